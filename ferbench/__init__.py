@@ -1,0 +1,81 @@
+"""ferbench: a benchmark suite for facial emotion recognition on FER2013 that can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferbench._version import VERSION as __version__
+from ferbench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ferbench.records.record import RunRecord
+
+__all__ = ["InputError", "__version__", "leaderboard", "run"]
+
+
+def run(
+    models: str | Sequence[str] = "all",
+    *,
+    data: str | Path | None = None,
+    labels: str | None = None,
+    imbalance: str | Sequence[str] = "none",
+    seeds: Sequence[int] = (0,),
+    budget: str | None = None,
+    init: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    results: str | Path = "results",
+    device: str = "auto",
+    redo: bool = False,
+    progress: bool = True,
+) -> list[RunRecord]:
+    """The records of every model x strategy x seed, old ones included; what is done is not done again.
+
+    Args:
+        models: names, globs, recipe files or "all".
+        data: FER2013 in any edition or another folder of faces; None takes FERBENCH_DATA, the registered path, or the
+            built-in synthetic faces.
+        labels: "ferplus=FILE" or "ferplus-soft=FILE" for FER+ votes.
+        imbalance: strategies, globs or "all".
+        seeds: one run each.
+        budget: "full", "quick" or "demo"; None is "full", or "demo" for the synthetic faces.
+        init: replaces the recipes' own: "scratch", "imagenet" or a weights file.
+        overrides: recipe fields by dotted name, such as {"optimizer.lr": 0.05}.
+        results: the results folder.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        redo: do again what is done.
+        progress: show bars on standard error.
+
+    Raises:
+        InputError: bad usage or data, in one line. A run that fails is no error: its record says why.
+    """
+    from ferbench.jobs import Silence, make_plan, run_many
+
+    plan = make_plan(
+        models if isinstance(models, str) else ",".join(models),
+        source=data,
+        labels=labels,
+        imbalance=imbalance if isinstance(imbalance, str) else ",".join(imbalance),
+        seeds=seeds,
+        budget=budget,
+        init=init,
+        overrides=dict(overrides or {}),
+        results=results,
+        device=device,
+    )
+    if not progress:
+        return run_many(plan, Silence(), redo=redo)
+    from ferbench.progress import Progress
+
+    with Progress(len(plan.specs if redo else plan.missing())) as bars:
+        return run_many(plan, bars, redo=redo)
+
+
+def leaderboard(results: str | Path = "results") -> pd.DataFrame:
+    """One row for each model, strategy, init and recipe of a results folder, ranked within its track."""
+    from ferbench.report.leaderboard import leaderboard as build
+
+    return build(results)

@@ -1,0 +1,7 @@
+"""`python -m ferbench`."""
+
+from __future__ import annotations
+
+from ferbench.cli import main
+
+main()

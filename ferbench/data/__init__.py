@@ -1,0 +1,91 @@
+"""Images in: `load` reads FER2013 in any edition, other folders of faces, or draws synthetic ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ferbench.data.dataset import FER2013_CLASSES, SPLITS, Dataset, Split
+from ferbench.errors import InputError
+
+__all__ = ["FER2013_CLASSES", "SPLITS", "Dataset", "Split", "load", "register", "resolve"]
+
+SYNTHETIC = "synthetic"
+
+
+def load(path: str | Path | None = None, labels: str | None = None) -> Dataset:
+    """The data set at a path, from the cache if it was parsed before.
+
+    Args:
+        path: a file or folder in any form of `formats.ACCEPTED`, "synthetic" or "synthetic:SEED"; None as in `resolve`.
+        labels: "ferplus=FILE" or "ferplus-soft=FILE"; None keeps FER2013's own.
+
+    Raises:
+        InputError: one line naming file, row and reason.
+    """
+    from ferbench.data.cache import cached, cached_by_key
+
+    source = resolve(path)
+    if source.partition(":")[0] == SYNTHETIC:
+        from ferbench.data.synthetic import VERSION, generate
+
+        if labels:
+            raise InputError(f"--labels {labels}: the synthetic faces have no FER+ votes")
+        seed = _synthetic_seed(source)
+        return cached_by_key(f"synthetic-{VERSION}-{seed}", lambda: generate(seed))
+
+    from ferbench.data.assemble import assemble
+    from ferbench.data.ferplus import parse_labels, relabel
+    from ferbench.data.formats import read_images
+    from ferbench.data.sources import content_hash
+
+    place = Path(source).resolve()
+    if labels is None:
+        return cached(place, "", lambda: assemble(read_images(place)))
+    rule, votes = parse_labels(labels)
+    extra = f"{rule} {content_hash(votes)}"
+    return cached(place, extra, lambda: assemble(relabel(read_images(place), labels)))
+
+
+def resolve(path: str | Path | None = None) -> str:
+    """Which data `load` takes: the path given, else FERBENCH_DATA, else the registered path, else "synthetic".
+
+    Raises:
+        InputError: there is nothing at that path.
+    """
+    registered = _registration()
+    if path is not None:
+        source, origin = str(path), "data"
+    elif os.environ.get("FERBENCH_DATA"):
+        source, origin = os.environ["FERBENCH_DATA"], "FERBENCH_DATA"
+    elif registered.is_file():
+        source, origin = registered.read_text(encoding="utf-8"), "data registered by `ferbench data add`"
+    else:
+        return SYNTHETIC
+    if source.partition(":")[0] != SYNTHETIC and not Path(source).exists():
+        raise InputError(f"{origin}: nothing at {source!r}")
+    return source
+
+
+def register(path: str | Path) -> Dataset:
+    """The data set at a path, which `resolve` takes from now on."""
+    dataset = load(path)
+    file = _registration()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(Path(path).resolve()), encoding="utf-8")
+    return dataset
+
+
+def _registration() -> Path:
+    if "FERBENCH_CONFIG" in os.environ:
+        return Path(os.environ["FERBENCH_CONFIG"]) / "data"
+    from platformdirs import user_config_path
+
+    return user_config_path("ferbench") / "data"
+
+
+def _synthetic_seed(source: str) -> int:
+    seed = source.partition(":")[2] or "0"
+    if not seed.isdecimal():
+        raise InputError(f"data {source!r}: expected synthetic or synthetic:SEED with a whole number")
+    return int(seed)

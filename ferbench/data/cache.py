@@ -1,0 +1,124 @@
+"""Parsed data sets on disk: memory-mapped uint8, keyed by the content of the files they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ferbench.data.dataset import SPLITS, Dataset, Split
+from ferbench.data.sources import content_hash, signature
+
+READER_VERSION = 1
+"""Raised whenever a reader would give another result for the same files."""
+
+
+def cache_folder() -> Path:
+    """FERBENCH_CACHE, or the user's cache folder."""
+    if "FERBENCH_CACHE" in os.environ:
+        return Path(os.environ["FERBENCH_CACHE"])
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ferbench")
+
+
+def cached(path: Path, extra: str, parse: Callable[[], Dataset]) -> Dataset:
+    """The data set parsed from `path`, from the cache if the same content was parsed before.
+
+    Args:
+        path: file or folder.
+        extra: what else the result depends on.
+    """
+    mark = hashlib.blake2b(f"{READER_VERSION} {signature(path)} {extra}".encode(), digest_size=16).hexdigest()
+    index = cache_folder() / "index" / mark
+    # unchanged files are known by size and time; their content is hashed only once
+    key = index.read_text(encoding="ascii") if index.is_file() else None
+    if key is None:
+        content = f"{READER_VERSION} {path.name} {content_hash(path)} {extra}"
+        key = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    dataset = cached_by_key(key, parse)
+    if not index.is_file():
+        _try_writing(index, key)
+    return dataset
+
+
+def cached_by_key(key: str, parse: Callable[[], Dataset]) -> Dataset:
+    """The data set stored under a key, or a newly parsed one, then stored."""
+    folder = cache_folder() / key
+    stored = _read(folder)
+    if stored is not None:
+        return stored
+    dataset = parse()
+    _write(folder, dataset)
+    return _read(folder) or dataset
+
+
+def _try_writing(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(file)
+    except OSError:
+        # a cache that cannot be written costs time, nothing else
+        return
+
+
+def _write(folder: Path, dataset: Dataset) -> None:
+    """Store a data set in one move; a folder that is there and cannot be read is replaced."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="writing-"))
+    except OSError:
+        return
+    try:
+        for name, split in dataset.splits():
+            np.save(temporary / f"{name}-images.npy", split.images)
+            np.save(temporary / f"{name}-labels.npy", split.labels)
+            if split.votes is not None:
+                np.save(temporary / f"{name}-votes.npy", split.votes)
+            (temporary / f"{name}-sources").write_bytes(zlib.compress("\n".join(split.sources).encode(), 1))
+        facts = {k: getattr(dataset, k) for k in ("name", "edition", "classes", "fingerprint", "official", "notes")}
+        (temporary / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
+        if folder.exists() and _read(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError:
+        # the disk is full, or another process was first
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read(folder: Path) -> Dataset | None:
+    try:
+        facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        splits = {name: _read_split(folder, name) for name in SPLITS}
+        return Dataset(
+            facts["name"],
+            facts["edition"],
+            tuple(facts["classes"]),
+            **splits,  # type: ignore[arg-type]
+            fingerprint=facts["fingerprint"],
+            official=facts["official"],
+            notes=tuple(facts["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error):
+        return None
+
+
+def _read_split(folder: Path, name: str) -> Split | None:
+    if name == "test" and not (folder / "test-images.npy").exists():
+        return None
+    images = np.load(folder / f"{name}-images.npy", mmap_mode="r")
+    labels = np.load(folder / f"{name}-labels.npy")
+    votes = folder / f"{name}-votes.npy"
+    sources = zlib.decompress((folder / f"{name}-sources").read_bytes()).decode().split("\n")
+    if not len(images) == len(labels) == len(sources):
+        raise ValueError("the parts do not fit together")
+    return Split(images, labels, tuple(sources), np.load(votes) if votes.exists() else None)

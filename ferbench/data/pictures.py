@@ -1,0 +1,54 @@
+"""Image files to grey levels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from ferbench.errors import InputError
+
+SIDE = 48
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P2", b"P5", b"P6")
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a picture."""
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def decode_all(
+    contents: Iterable[bytes], names: Sequence[str], exact_side: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Grey images `[N, 48, 48]` of image files; colour by ITU-R 601 luma, other sizes by Pillow's bilinear filter.
+
+    Args:
+        exact_side: refuse images of another size instead of resizing them.
+
+    Raises:
+        InputError: one cannot be read, named by its entry of `names`.
+    """
+    # Pillow lets go of the interpreter while it decodes
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(partial(_decode, exact_side=exact_side), contents, names, chunksize=64))
+    return np.stack(decoded)
+
+
+def _decode(content: bytes, name: str, exact_side: int | None) -> npt.NDArray[np.uint8]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content or b"")) as picture:
+            grey = ImageOps.exif_transpose(picture).convert("L")
+    except Exception as error:
+        # Pillow raises whatever its decoders raise
+        raise InputError(f"{name}: not readable as an image ({' '.join(str(error).split())[:120]})") from None
+    if exact_side and grey.size != (exact_side, exact_side):
+        raise InputError(f"{name}: {grey.width}x{grey.height} pixels, expected {exact_side}x{exact_side}")
+    if grey.size != (SIDE, SIDE):
+        grey = grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(grey)

@@ -1,0 +1,156 @@
+"""FER2013 as a table: the competition's CSV files and Parquet."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ferbench.data.assemble import Images
+from ferbench.data.dataset import FER2013_CLASSES
+from ferbench.data.pictures import decode_all
+from ferbench.data.sources import Source
+from ferbench.errors import InputError
+
+SIDE = 48
+N_PIXELS = SIDE * SIDE
+USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
+_ROWS_AT_ONCE = 512
+
+
+def csv_columns(head: bytes) -> list[str] | None:
+    """The header's column names without spaces and quotes, or None if this is no CSV of pixels."""
+    line = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace")
+    columns = [c.strip().strip('"').strip().lower() for c in line.split(",")]
+    return columns if "pixels" in columns or "emotion" in columns else None
+
+
+def read_csv(source: Source, member: str) -> Images:
+    """The images of fer2013.csv or icml_face_data.csv.
+
+    Raises:
+        InputError: a column is missing or a row is wrong, named with its row and line.
+    """
+    where = source.describe(member)
+    with source.open(member) as file:
+        header = file.readline()
+        columns = csv_columns(header) or []
+        for needed in ("emotion", "pixels", "usage"):
+            if needed not in columns:
+                raise InputError(
+                    f"{where}: no column {needed!r} (found: {', '.join(columns)}); "
+                    "fer2013.csv and icml_face_data.csv have emotion, pixels and Usage"
+                )
+        chunks = [_csv_rows(rows, columns, where, at) for at, rows in _chunks(file)]
+    if not chunks:
+        raise InputError(f"{where}: no rows below the header")
+    images, labels, splits = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    edition = "icml-csv" if b" pixels" in header or b" Usage" in header else "competition-csv"
+    sources = [f"{where} row {i + 1}" for i in range(len(labels))]
+    return Images("fer2013", edition, FER2013_CLASSES, images, labels, splits, sources)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    at = 0
+    while rows := list(itertools.islice(file, _ROWS_AT_ONCE)):
+        yield at, rows
+        at += len(rows)
+
+
+def _csv_rows(
+    rows: list[bytes], columns: list[str], where: str, at: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Images `[n, 48, 48]`, labels and splits of some lines, `at` rows below the header."""
+    i_label, i_pixels, i_usage = (columns.index(c) for c in ("emotion", "pixels", "usage"))
+    labels, splits, texts = [], [], []
+    for n, row in enumerate(rows, at + 1):
+        cells = row.rstrip(b"\r\n").split(b",")
+        if len(cells) != len(columns):
+            raise InputError(
+                f"{where}: row {n} (line {n + 1}): {len(cells)} fields, expected {len(columns)}: is the file cut off?"
+            )
+        labels.append(_label(cells[i_label], where, n))
+        splits.append(_usage(cells[i_usage], where, n))
+        texts.append(cells[i_pixels].strip(b'"'))
+    with warnings.catch_warnings():
+        # numpy stops at what is no number and warns; the size tells, and the slow path finds the row
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            values = np.fromstring(b" ".join(texts).decode("latin-1"), dtype=np.int32, sep=" ")
+        except ValueError:
+            values = np.empty(0, np.int32)
+    if values.size != len(rows) * N_PIXELS or values.min() < 0 or values.max() > 255:
+        raise _bad_pixels(texts, where, at)
+    shape = (len(rows), SIDE, SIDE)
+    return values.astype(np.uint8).reshape(shape), np.array(labels, np.uint8), np.array(splits, np.uint8)
+
+
+def _label(cell: bytes, where: str, n: int) -> int:
+    text = cell.strip().strip(b'"').decode("utf-8", errors="replace")
+    if text.isdecimal() and int(text) < len(FER2013_CLASSES):
+        return int(text)
+    raise InputError(f"{where}: row {n} (line {n + 1}): unknown label {text!r} (0 to {len(FER2013_CLASSES) - 1})")
+
+
+def _usage(cell: bytes, where: str, n: int) -> int:
+    text = cell.strip().strip(b'"').decode("utf-8", errors="replace")
+    if text.lower() in USAGES:
+        return USAGES[text.lower()]
+    raise InputError(f"{where}: row {n} (line {n + 1}): unknown Usage {text!r} (Training, PublicTest or PrivateTest)")
+
+
+def _bad_pixels(texts: list[bytes], where: str, at: int) -> InputError:
+    """The error that names the first wrong row."""
+    total = 0
+    for n, text in enumerate(texts, at + 1):
+        words = text.decode("latin-1").split()
+        place = f"{where}: row {n} (line {n + 1})"
+        for i, word in enumerate(words):
+            if not word.isdecimal() or int(word) > 255:
+                return InputError(f"{place}: pixel {i + 1} is {word!r}, expected a whole number from 0 to 255")
+        if len(words) != N_PIXELS:
+            return InputError(f"{place}: {len(words)} pixels, expected {N_PIXELS} (48 x 48)")
+        total += len(words)
+    return InputError(f"{where}: rows {at + 1} to {at + len(texts)}: pixels are not separated by spaces")
+
+
+def read_parquet(source: Source, member: str) -> Images:
+    """The images of a Parquet file with columns image (bytes and path, or bytes), emotion and usage.
+
+    Raises:
+        InputError: it cannot be read, a column is missing, or a row is wrong.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = source.describe(member)
+    try:
+        table = pq.read_table(io.BytesIO(source.read(member)))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{where}: not readable as Parquet, cut off or damaged ({_line(error)})") from None
+    for needed in ("image", "emotion", "usage"):
+        if needed not in table.column_names:
+            raise InputError(
+                f"{where}: no column {needed!r} (found: {', '.join(table.column_names)}); needed: image, emotion, usage"
+            )
+    if not table.num_rows:
+        raise InputError(f"{where}: no rows")
+    cells = table["image"].to_pylist()
+    contents = [c["bytes"] if isinstance(c, dict) else c for c in cells]
+    paths = [str((c.get("path") if isinstance(c, dict) else None) or "") for c in cells]
+    names = [f"{where} row {i + 1}" + (f" ({p})" if p else "") for i, p in enumerate(paths)]
+    labels = [_label(str(v).encode(), where, i + 1) for i, v in enumerate(table["emotion"].to_pylist())]
+    splits = [_usage(str(v).encode(), where, i + 1) for i, v in enumerate(table["usage"].to_pylist())]
+    images = decode_all(contents, names, exact_side=SIDE)
+    return Images(
+        "fer2013", "parquet", FER2013_CLASSES, images, np.array(labels, np.uint8), np.array(splits, np.uint8), names
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,139 @@
+"""Where a run happens: device, arithmetic, versions, commit."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferbench._version import VERSION
+from ferbench.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The one autocast path: device, type, and whether gradients need a loss scaler."""
+
+    device: torch.device
+    name: str
+    """"fp32", "bf16" or "fp16"."""
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether gradients would underflow without a loss scaler."""
+        return self.name == "fp16"
+
+    def autocast(self) -> torch.autocast:
+        """A context in which forward passes run; it does nothing for fp32."""
+        import torch
+
+        dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.name != "fp32")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes a GPU where there is one.
+
+    Raises:
+        InputError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: unknown (auto, cpu, cuda or cuda:N)")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
+    return device
+
+
+def choose_arithmetic(wanted: str, device: torch.device) -> Arithmetic:
+    """The wanted arithmetic as far as the device has it: bf16 becomes fp16 on a GPU without it."""
+    import torch
+
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Arithmetic(device, "fp16")
+    return Arithmetic(device, wanted)
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """The seed of one of a run's random streams, unrelated to that of any other stream or run."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {stream}".encode(), digest_size=7).digest())
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The fields of `records.record.Environment`."""
+    import torch
+
+    return {
+        **describe_software(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """The fields of `Environment` that need no torch."""
+    return {
+        "ferbench": VERSION,
+        "commit": source_commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in ("torch", "torchvision", "timm", "numpy")},
+        "scikit_learn": _version("scikit-learn"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def cpu_name() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def source_commit() -> str | None:
+    """The commit of the clone that the package runs from, "+dirty" behind it if code or inputs changed since."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD").strip()
+        dirty = _git(root, "status", "--porcelain", "--", "ferbench", "baselines").strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+dirty" if dirty else "")
+
+
+def _git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout

@@ -1,0 +1,18 @@
+"""What can go wrong by the user's doing, as one line of text."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad usage or bad input: the message is one line that names the value, where it is and what would be right.
+
+    The command line prints the message and exits with 2; from Python it is raised like any `ValueError`.
+    """
+
+
+class Interrupted(BaseException):
+    """The user or the system asked to stop; what was finished is on disk and the next call goes on from there."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped; the same command goes on from the last epoch")
+        self.exit_code = exit_code

@@ -1,0 +1,104 @@
+"""What a run hands on: class probabilities with image ids. Every score is computed from these, never from a model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ferbench.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One model's probabilities on one split.
+
+    Raises:
+        InputError: shapes disagree, an id or class appears twice, a label is no class, or a row is no distribution.
+    """
+
+    split: str
+    """"val" or "test"."""
+    classes: tuple[str, ...]
+    """[K] class names."""
+    ids: npt.NDArray[np.str_]
+    """[N] image ids, as `Dataset.image_ids`."""
+    labels: npt.NDArray[np.uint8]
+    """[N] true class codes."""
+    probabilities: npt.NDArray[np.float32]
+    """[N, K], rows sum to 1."""
+
+    def __post_init__(self) -> None:
+        n, k = len(self.ids), len(self.classes)
+        if self.probabilities.shape != (n, k) or self.labels.shape != (n,):
+            raise InputError(
+                f"predictions on {self.split}: {n} ids, {k} classes, labels {list(self.labels.shape)}, "
+                f"probabilities {list(self.probabilities.shape)} do not agree"
+            )
+        if len(set(self.classes)) < k or len(np.unique(self.ids)) < n:
+            raise InputError(f"predictions on {self.split}: a class or an image id appears twice")
+        if n and int(self.labels.max()) >= k:
+            raise InputError(f"predictions on {self.split}: label {int(self.labels.max())} is not below {k} classes")
+        sums = self.probabilities.sum(1, dtype=np.float64)
+        bad = np.flatnonzero(~(np.abs(sums - 1) < 1e-3) | (self.probabilities < 0).any(1))
+        if len(bad):
+            raise InputError(f"predictions on {self.split}: {self.ids[bad[0]]} is no distribution (sum {sums[bad[0]]})")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """[N] most probable class codes."""
+        return self.probabilities.argmax(1)
+
+    def to_bytes(self) -> bytes:
+        """The .npz file's content."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            split=np.array(self.split),
+            classes=np.array(self.classes),
+            ids=self.ids,
+            labels=self.labels,
+            probabilities=self.probabilities,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """The predictions in a .npz file.
+
+        Raises:
+            InputError: the file is missing, damaged or not consistent.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return cls(
+                    str(stored["split"]),
+                    tuple(map(str, stored["classes"])),
+                    stored["ids"],
+                    stored["labels"],
+                    stored["probabilities"],
+                )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except Exception as error:
+            raise InputError(f"{path}: not readable as predictions ({type(error).__name__}: {error})") from None
+
+
+def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Probabilities `[N, K]` of logits `[N, K]`."""
+    exp = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    return (exp / exp.sum(1, keepdims=True)).astype(np.float32)
+
+
+def predictions_of(
+    split: str, classes: Sequence[str], ids: Sequence[str], labels: npt.NDArray[np.uint8], logits: npt.NDArray
+) -> Predictions:
+    """Predictions from a network's logits `[N, K]`."""
+    return Predictions(split, tuple(classes), np.array(ids), np.asarray(labels, np.uint8), softmax(logits))

@@ -1,0 +1,54 @@
+"""How many images a second a network classifies, with the images already on the device."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from ferbench.environment import Arithmetic
+
+BATCH_SIZES = (1, 256)
+WARMUP_SECONDS, TIMED_SECONDS = 0.3, 1.5
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 200
+
+
+@torch.inference_mode()
+def measure_throughput(
+    network: nn.Module, input_size: int, channels_last: bool, arithmetic: Arithmetic
+) -> list[tuple[int, float, int]]:
+    """(batch size, images/s, timed rounds) for each of BATCH_SIZES.
+
+    Each round is one forward pass between two synchronisations, after a warm-up of the same passes; the rate is the
+    batch size over the median round.
+    """
+    network.eval()
+    results = []
+    for batch_size in BATCH_SIZES:
+        images = torch.randn(batch_size, 1, input_size, input_size, device=arithmetic.device)
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+
+        def one_round(images: torch.Tensor = images) -> float:
+            start = time.perf_counter()
+            with arithmetic.autocast():
+                network(images)
+            if arithmetic.device.type == "cuda":
+                torch.cuda.synchronize(arithmetic.device)
+            return time.perf_counter() - start
+
+        _rounds(one_round, WARMUP_SECONDS, 2)
+        seconds = _rounds(one_round, TIMED_SECONDS, FEWEST_ROUNDS)
+        results.append((batch_size, batch_size / statistics.median(seconds), len(seconds)))
+    return results
+
+
+def _rounds(one_round, seconds: float, fewest: int) -> list[float]:  # type: ignore[no-untyped-def]
+    times = [one_round() for _ in range(fewest)]
+    while sum(times) < seconds and len(times) < MOST_ROUNDS:
+        times.append(one_round())
+    return times

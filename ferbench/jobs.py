@@ -1,0 +1,226 @@
+"""Many runs: the plan, and the worker process of each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ferbench import data, models
+from ferbench.environment import cpu_name, describe_software, usable_cores
+from ferbench.errors import InputError
+from ferbench.recipe import Budget, DataKey, RunSpec, load_budget, load_recipe
+from ferbench.records.record import Environment, RunRecord, failed_record
+from ferbench.records.store import Store
+from ferbench.training.imbalance import STRATEGIES
+from ferbench.worker import Job
+
+if TYPE_CHECKING:
+    from ferbench.data import Dataset
+
+
+class Listener(Protocol):
+    """Somebody to tell how the runs go."""
+
+    def on_start(self, spec: RunSpec, images: int) -> None:
+        """A run starts; an epoch has `images` training images."""
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        """`images` of the epoch are through."""
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """An epoch has ended; fields as in `EpochRow`."""
+
+    def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
+        """A run has ended; None: another process is at it."""
+
+
+class Silence:
+    """A listener that tells nobody."""
+
+    def on_start(self, spec: RunSpec, images: int) -> None:
+        """Nothing."""
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        """Nothing."""
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which runs a command asks for, on which data."""
+
+    specs: tuple[RunSpec, ...]
+    source: str
+    """As `data.load` takes it."""
+    labels: str | None
+    dataset: Dataset
+    store: Store
+    device: str
+
+    def missing(self) -> list[RunSpec]:
+        """The runs whose files are not there yet."""
+        return [s for s in self.specs if not self.store.is_done(s)]
+
+    def job(self, spec: RunSpec, task: str, redo: bool = False) -> Job:
+        """A run as its worker is told."""
+        return Job.model_validate(
+            {
+                "task": task,
+                "spec": spec,
+                "source": self.source,
+                "labels": self.labels,
+                "results": str(self.store.root.resolve()),
+                "device": self.device,
+                "redo": redo,
+            }
+        )
+
+
+def make_plan(
+    models_wanted: str,
+    *,
+    source: str | Path | None = None,
+    labels: str | None = None,
+    imbalance: str = "none",
+    seeds: Sequence[int] = (0,),
+    budget: str | None = None,
+    init: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    results: str | Path = "results",
+    device: str = "auto",
+) -> Plan:
+    """The runs of every model x strategy x seed.
+
+    Args:
+        models_wanted: names, globs, recipe files ending in .toml, or "all", separated by commas.
+        source: the data; see `data.load`.
+        imbalance: strategies, in the same way.
+        budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
+
+    Raises:
+        InputError: anything is unknown or does not fit.
+    """
+    recipes = [r for word in models_wanted.split(",") for r in _recipes(word.strip())]
+    strategies = STRATEGIES.select(imbalance)
+    _check_seeds(seeds)
+    resolved = data.resolve(source)
+    dataset = data.load(resolved, labels)
+    key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
+    track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
+    specs = []
+    for source_name in dict.fromkeys(recipes):
+        for strategy in strategies:
+            recipe = load_recipe(source_name, strategy=strategy.name, init=init, overrides=overrides)
+            models.check(recipe.model)
+            specs += [RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds]
+    return Plan(tuple(dict.fromkeys(specs)), resolved, labels, dataset, Store(results), device)
+
+
+def _recipes(word: str) -> list[str]:
+    return [word] if word.endswith(".toml") else [row.name for row in models.select(word)]
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed {seed} is out of range (0 to 4294967295)")
+    if not seeds:
+        raise InputError("no seed given (--seeds 0,1,2)")
+
+
+def run_many(plan: Plan, listener: Listener, *, redo: bool = False) -> list[RunRecord]:
+    """The records of all runs of a plan, each done in a process of its own; done ones are not done again.
+
+    A run that fails is recorded with its reason and the rest goes on. Runs that another process is at are left out.
+    """
+    for spec in plan.specs if redo else plan.missing():
+        listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
+        listener.on_end(spec, _run_in_worker(plan, spec, listener, redo))
+    return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
+
+
+def _run_in_worker(plan: Plan, spec: RunSpec, listener: Listener, redo: bool) -> RunRecord | None:
+    last = ""
+    with _worker(plan.job(spec, "run", redo), plan.store.folder(spec) / "worker.log") as (process, events):
+        for event in events:
+            last = event.pop("event")
+            if last == "batch":
+                listener.on_batch(**event)
+            elif last == "epoch":
+                listener.on_epoch(event)
+        code = process.wait()
+    if last == "busy":
+        return None
+    if last not in ("done", "failed"):
+        plan.store.write_record(_crashed_record(spec, code))
+    return plan.store.record(spec)
+
+
+def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float | str]]:
+    """Each run with the seconds it should take, or why that cannot be said; one measurement per recipe."""
+    measured: dict[str, float | str] = {}
+    results = []
+    for spec in specs:
+        recipe = spec.recipe.model_dump_json()
+        if recipe not in measured:
+            measured[recipe] = _estimate_in_worker(plan, spec)
+        results.append((spec, measured[recipe]))
+    return results
+
+
+def _estimate_in_worker(plan: Plan, spec: RunSpec) -> float | str:
+    with _worker(plan.job(spec, "estimate"), None) as (process, events):
+        for event in events:
+            return float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
+        return f"the worker ended with exit code {process.wait()}"
+
+
+@contextmanager
+def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
+    """A worker at its job and its events; it does not outlive the block."""
+    # the package's own folder comes last on the path: a plain clone works, and nothing is shadowed
+    root = str(Path(__file__).resolve().parents[1])
+    code = f"import sys; sys.path.append({root!r}); from ferbench.worker import main; main()"
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log or "/dev/null", "ab") as errors:  # noqa: PTH123 - one call for a path and the null device
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            # Ctrl-C goes to the parent alone, which then stops the worker
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin and process.stdout
+            process.stdin.write(job.model_dump_json() + "\n")
+            process.stdin.flush()
+            yield process, (json.loads(line) for line in process.stdout)
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream:
+                    stream.close()
+
+
+def _crashed_record(spec: RunSpec, code: int) -> RunRecord:
+    """A record for a worker that could not write its own."""
+    reason = f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
+    if code == -9:
+        reason += " (out of memory?)"
+    here = {**describe_software(), "device": cpu_name(), "device_type": "cpu", "threads": usable_cores()}
+    return failed_record(spec, f"{reason}; worker.log in the run's folder has its last words", Environment(**here))

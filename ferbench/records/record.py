@@ -1,0 +1,127 @@
+"""The stored schema of a run: what was asked for, what happened, what it cost and where."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ferbench.evaluation.metrics import Scores
+from ferbench.recipe import RunSpec
+
+SCHEMA_VERSION = 1
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EpochRow(_Stored):
+    """One epoch of the history."""
+
+    epoch: int
+    """From 1."""
+    lr: float
+    """The head's learning rate at the epoch's end."""
+    train_loss: float
+    """Mean over the epoch's images of the loss that was minimised."""
+    val_accuracy: float
+    val_macro_f1: float
+    val_nll: float
+    """Mean negative log-likelihood, nats."""
+    seconds: float
+    """Wall-clock time of training in this epoch, evaluation left out."""
+    images_per_second: float
+    """Training images over those seconds."""
+
+
+class Throughput(_Stored):
+    """Inference speed at one batch size, images already on the device."""
+
+    batch_size: int
+    images_per_second: float
+    """Batch size over the median time of a batch."""
+    rounds: int
+    """Timed batches, each between two synchronisations, after a warm-up of the same kind."""
+
+
+class Cost(_Stored):
+    """What a run used."""
+
+    train_seconds: float
+    """Training, without evaluation, summed over the epochs."""
+    total_seconds: float
+    """Wall clock from the worker's start to the last score, over all sittings."""
+    images_per_second: float
+    """Training images over train_seconds."""
+    peak_memory_bytes: int
+    """Device memory on a GPU, resident set of the worker process on a CPU."""
+    parameters: int
+    macs: int
+    """Multiply-accumulates for one image."""
+    inference: list[Throughput]
+
+
+class Environment(_Stored):
+    """Where a run happened."""
+
+    ferbench: str
+    commit: str | None
+    """Git commit of the source, "+dirty" behind it where files were changed; None outside a clone."""
+    python: str
+    torch: str
+    torchvision: str
+    timm: str
+    numpy: str
+    scikit_learn: str
+    platform: str
+    device: str
+    """Name of the GPU or CPU."""
+    device_type: Literal["cpu", "cuda"]
+    threads: int
+    """CPU threads used for arithmetic; results on a CPU depend on it."""
+
+
+class RunRecord(_Stored):
+    """One run, finished or failed."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    spec: RunSpec
+    status: Literal["ok", "failed"]
+    reason: str | None
+    """Why it failed, in a line; None when it did not."""
+    finished_at: str
+    """UTC, ISO 8601."""
+    best_epoch: int | None
+    """The epoch that val chose; predictions are its."""
+    history: list[EpochRow]
+    scores: dict[str, Scores]
+    """By split, "val" and "test"; empty when failed."""
+    cost: Cost | None
+    environment: Environment
+    notes: list[str]
+    """What the reader must know: how the data were read, what the device forced."""
+
+
+def failed_record(spec: RunSpec, reason: str, environment: Environment) -> RunRecord:
+    """The record of a run that did not end well."""
+    return RunRecord(
+        id=spec.id,
+        spec=spec,
+        status="failed",
+        reason=reason,
+        finished_at=utc_now(),
+        best_epoch=None,
+        history=[],
+        scores={},
+        cost=None,
+        environment=environment,
+        notes=[],
+    )
+
+
+def utc_now() -> str:
+    """Now, as records write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

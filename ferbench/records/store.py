@@ -1,0 +1,125 @@
+"""The only writer under results/: run folders, locks, generated files. Everything lands whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ferbench.errors import InputError
+from ferbench.evaluation.predictions import Predictions
+from ferbench.recipe import RunSpec, validated
+from ferbench.records.record import RunRecord
+
+PREDICTED_SPLITS = ("val", "test")
+
+
+class Store:
+    """A results folder.
+
+    `runs/<data>/<budget>/<run id>/` holds record.json, val.npz and test.npz, and beside them what git ignores:
+    checkpoint.pt while a run is under way, weights.safetensors after it, worker.log.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def folder(self, spec: RunSpec) -> Path:
+        """Where a run's files are."""
+        return self.root / "runs" / spec.data.name / spec.budget.name / spec.id
+
+    def is_done(self, spec: RunSpec) -> bool:
+        """Whether the run's record says so and its predictions exist."""
+        folder = self.folder(spec)
+        path = folder / "record.json"
+        if not (path.is_file() and all((folder / f"{s}.npz").is_file() for s in PREDICTED_SPLITS)):
+            return False
+        return read_record(path).status == "ok"
+
+    def has_record(self, spec: RunSpec) -> bool:
+        """Whether the run has ended, well or not."""
+        return (self.folder(spec) / "record.json").is_file()
+
+    def forget_checkpoint(self, spec: RunSpec) -> None:
+        """Make the run start from its beginning."""
+        (self.folder(spec) / "checkpoint.pt").unlink(missing_ok=True)
+
+    def record(self, spec: RunSpec) -> RunRecord:
+        """The stored record of a run."""
+        return read_record(self.folder(spec) / "record.json")
+
+    def records(self) -> list[RunRecord]:
+        """Every stored record, in the order of their folders.
+
+        Raises:
+            InputError: there is no results folder, or a record cannot be read.
+        """
+        if not self.root.is_dir():
+            raise InputError(f"no results folder {self.root} (ferbench run makes one)")
+        return [read_record(p) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
+
+    def predictions(self, spec: RunSpec, split: str) -> Predictions:
+        """The stored predictions of a run."""
+        return Predictions.load(self.folder(spec) / f"{split}.npz")
+
+    def write_run(self, record: RunRecord, predictions: list[Predictions]) -> None:
+        """Store a run: predictions first, the record last, since the record says that the run is done."""
+        folder = self.folder(record.spec)
+        for split in predictions:
+            self.write(folder / f"{split.split}.npz", split.to_bytes())
+        self.write_record(record)
+
+    def write_record(self, record: RunRecord) -> None:
+        """Store or replace a record."""
+        text = record.model_dump_json(indent=1) + "\n"
+        self.write(self.folder(record.spec) / "record.json", text.encode())
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Put a file in place."""
+        with self.writing(path) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[BinaryIO]:
+        """A file that takes its place at the end of the block, whole or not at all, also when the power goes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.partial")
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    @contextmanager
+    def claim(self, spec: RunSpec) -> Iterator[bool]:
+        """Whether this process now holds the run; the claim ends with the block, or with the process."""
+        folder = self.folder(spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in a file.
+
+    Raises:
+        InputError: it is missing, no JSON, or not of this schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    return validated(RunRecord, table, str(path))

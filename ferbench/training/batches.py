@@ -1,0 +1,94 @@
+"""A whole split resident on the device as uint8, handed out in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ferbench.training.augment import augmented, mixed
+
+if TYPE_CHECKING:
+    from ferbench.data.dataset import Split
+    from ferbench.recipe import AugmentRecipe, ModelRecipe, TrainingRecipe
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """One split on the device."""
+
+    images: Tensor
+    """[N, 1, H, W] uint8."""
+    targets: Tensor
+    """[N, K] float32 label distributions, smoothed."""
+    batch_size: int
+    size: int
+    """Side of the network's input."""
+    mean: float
+    std: float
+    channels_last: bool
+
+    @classmethod
+    def of(
+        cls, split: Split, n_classes: int, model: ModelRecipe, training: TrainingRecipe, device: torch.device
+    ) -> Batches:
+        """A split's images and smoothed targets, now on the device."""
+        labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
+        targets = (
+            F.one_hot(labels, n_classes).float()
+            if split.votes is None
+            else torch.from_numpy(np.array(split.votes, dtype=np.float32))
+        )
+        images = torch.from_numpy(np.array(split.images))[:, None]
+        smoothed = targets * (1 - training.label_smoothing) + training.label_smoothing / n_classes
+        return cls(
+            images.to(device),
+            smoothed.to(device),
+            training.batch_size,
+            model.input_size,
+            model.mean,
+            model.std,
+            training.channels_last,
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def n_train_batches(self) -> int:
+        """Updates per epoch: the last, smaller batch counts unless it would hold a single image."""
+        full, rest = divmod(len(self), self.batch_size)
+        return full + (rest > 1)
+
+    def evaluation(self) -> Iterator[Tensor]:
+        """Inputs `[B, 1, size, size]` in order, unchanged but for resize and normalisation."""
+        for chunk in self.images.split(self.batch_size):
+            images = chunk.float().div_(255)
+            if self.size != images.shape[-1] or self.size != images.shape[-2]:
+                images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+            yield self._normalised(images)
+
+    def training(
+        self, order: Tensor, size: int, recipe: AugmentRecipe, generator: torch.Generator, coins: list[float]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented inputs `[B, 1, size, size]` and smoothed targets `[B, K]`.
+
+        Args:
+            order: indices into the split on the device, one epoch long; a last batch without a coin is left out.
+            size: side of the inputs, which may be smaller than in evaluation.
+            generator: every random number drawn on the device.
+            coins: a number in [0, 1) for each batch, drawn on the host so that the device never waits.
+        """
+        for index, coin in zip(order.split(self.batch_size), coins, strict=False):
+            images = augmented(self.images[index].float().div_(255), size, recipe, generator)
+            images, targets = mixed(images, self.targets[index], recipe, generator, coin)
+            yield self._normalised(images), targets
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        images = images.sub_(self.mean).div_(self.std)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images

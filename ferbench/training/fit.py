@@ -1,0 +1,299 @@
+"""The one training loop, for every model, strategy and device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ferbench.environment import stream_seed
+from ferbench.training.optimization import (
+    Plateau,
+    build_optimizer,
+    parameter_groups,
+    schedule_factor,
+    set_learning_rate,
+)
+
+if TYPE_CHECKING:
+    from ferbench.environment import Arithmetic
+    from ferbench.recipe import Recipe
+    from ferbench.training.batches import Batches
+    from ferbench.training.checkpoint import Checkpoint
+    from ferbench.training.losses import Loss
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class ValScores:
+    """What validation says of an epoch."""
+
+    accuracy: float
+    macro_f1: float
+    nll: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history; fields as in `records.record.EpochRow`."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+    val_nll: float
+    seconds: float
+    images_per_second: float
+
+
+class Watcher(Protocol):
+    """Somebody to tell how training goes."""
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        """`images` of the epoch are through; called often, must be quick."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """An epoch has ended."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training; the network holds the weights of the best epoch."""
+
+    best_epoch: int
+    history: list[Epoch]
+    elapsed: float
+    """Seconds over all sittings, evaluation included."""
+
+
+class RandomStreams:
+    """Every source of randomness of a training: order, augmentation, and torch's own (dropout)."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        torch.manual_seed(stream_seed(seed, "torch"))
+        self.order = torch.Generator().manual_seed(stream_seed(seed, "order"))
+        self.augment = torch.Generator(device).manual_seed(stream_seed(seed, "augment"))
+        self._device = device
+
+    def state(self) -> dict[str, Tensor]:
+        """The streams' positions."""
+        state = {"order": self.order.get_state(), "augment": self.augment.get_state(), "torch": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put every stream back where it was."""
+        self.order.set_state(state["order"])
+        self.augment.set_state(state["augment"])
+        torch.set_rng_state(state["torch"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self._device)
+
+
+class Trainer:
+    """A network with all that changes while it learns, so that a checkpoint is the state of one object."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        head: str,
+        train: Batches,
+        loss: Loss,
+        recipe: Recipe,
+        *,
+        epochs: int,
+        seed: int,
+        arithmetic: Arithmetic,
+        image_weights: npt.NDArray | None = None,
+    ) -> None:
+        self.network, self.head, self.train, self.loss, self.recipe = network, head, train, loss, recipe
+        self.epochs, self.arithmetic = epochs, arithmetic
+        self.freeze_epochs = min(recipe.training.freeze_epochs, epochs)
+        self.streams = RandomStreams(seed, arithmetic.device)
+        self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.needs_scaler)
+        decay = recipe.training.ema_decay
+        # warm-up: without it a short run's average would still hold the random start
+        self.ema = ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False) if decay else None
+        self.plateau = Plateau(recipe.schedule)
+        self.image_weights = None if image_weights is None else torch.from_numpy(image_weights)
+        self.history: list[Epoch] = []
+        self.best_epoch, self.best_score = 0, -math.inf
+        self.best_weights: dict[str, Tensor] = {}
+        self.elapsed = 0.0
+        self._start_stage()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the weight average if there is one."""
+        return self.network if self.ema is None else self.ema.module
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the next epoch trains the head alone."""
+        return len(self.history) < self.freeze_epochs
+
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs are used up, or patience is."""
+        done, patience = len(self.history), self.recipe.training.patience
+        return done >= self.epochs or bool(patience and done and done - self.best_epoch >= patience)
+
+    def _start_stage(self) -> None:
+        """A fresh optimizer over what learns in the stage that begins: head alone, or all."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(not self.frozen or name.startswith(self.head + "."))
+        self.optimizer = build_optimizer(
+            parameter_groups(self.network, self.head, self.recipe.optimizer), self.recipe.optimizer
+        )
+
+    def _learning_rate(self, batch: int, n_batches: int) -> float:
+        if self.frozen:
+            return self.recipe.training.freeze_lr
+        steps = (self.epochs - self.freeze_epochs) * n_batches
+        step = (len(self.history) - self.freeze_epochs) * n_batches + batch
+        factor = schedule_factor(self.recipe.schedule, step / max(steps - 1, 1))
+        return self.recipe.optimizer.lr * factor * self.plateau.factor
+
+    def _size(self) -> int:
+        """Side of this epoch's training images."""
+        final, recipe = self.recipe.model.input_size, self.recipe.training
+        if not recipe.start_size:
+            return final
+        grown = min(len(self.history) / max(recipe.growth * self.epochs, 1), 1.0)
+        # multiples of 4 keep the maps of two poolings whole
+        return final if grown == 1 else int((recipe.start_size + grown * (final - recipe.start_size)) / 4) * 4
+
+    def _training_mode(self) -> None:
+        self.network.train()
+        if self.recipe.training.freeze_norm:
+            for name, module in self.network.named_modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.startswith(self.head + "."):
+                    module.eval()
+
+    def _order(self) -> Tensor:
+        if self.image_weights is None:
+            order = torch.randperm(len(self.train), generator=self.streams.order)
+        else:
+            order = torch.multinomial(self.image_weights, len(self.train), True, generator=self.streams.order)
+        return order.to(self.arithmetic.device, non_blocking=True)
+
+    def run_epoch(self, validate: Callable[[nn.Module], ValScores], watcher: Watcher) -> Epoch:
+        """One pass over the training images, then validation; the epoch is added to the history.
+
+        Raises:
+            TrainingDivergedError: the mean loss is not finite.
+        """
+        sitting = time.perf_counter()
+        number, n_batches = len(self.history) + 1, self.train.n_train_batches
+        if number - 1 == self.freeze_epochs > 0:
+            self._start_stage()
+        clip = self.recipe.optimizer.clip_norm
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._training_mode()
+        order = self._order()
+        coins = torch.rand(n_batches, generator=self.streams.order).tolist()
+        total, images, lr = torch.zeros((), device=self.arithmetic.device), 0, 0.0
+        batches = self.train.training(order, self._size(), self.recipe.augment, self.streams.augment, coins)
+        for batch, (inputs, targets) in enumerate(batches):
+            lr = self._learning_rate(batch, n_batches)
+            set_learning_rate(self.optimizer, lr)
+            with self.arithmetic.autocast():
+                logits = self.network(inputs)
+            value = self.loss(logits, targets)
+            self.scaler.scale(value).backward()
+            if clip:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(learning, clip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update(self.network, step=(number - 1) * n_batches + batch)
+            # summed on the device: nothing in an epoch waits for a number
+            total += value.detach() * len(inputs)
+            images += len(inputs)
+            watcher.on_batch(number, images)
+        train_loss = float(total) / images
+        seconds = time.perf_counter() - sitting
+        if not math.isfinite(train_loss):
+            raise TrainingDivergedError(f"training diverged: the loss is {train_loss} in epoch {number}")
+        scores = validate(self.evaluated)
+        row = Epoch(
+            number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds
+        )
+        self._take_note(row)
+        self.elapsed += time.perf_counter() - sitting
+        return row
+
+    def _take_note(self, row: Epoch) -> None:
+        self.history.append(row)
+        score = row.val_accuracy if self.recipe.training.select == "accuracy" else row.val_macro_f1
+        self.plateau.update(score)
+        if score > self.best_score:
+            self.best_epoch, self.best_score = row.epoch, score
+            self.best_weights = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the epochs to come depend on, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": self.plateau.state(),
+            "random": self.streams.state(),
+            "history": [asdict(e) for e in self.history],
+            "best": {"epoch": self.best_epoch, "score": self.best_score, "weights": self.best_weights},
+            "elapsed": self.elapsed,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.history = [Epoch(**e) for e in state["history"]]
+        # the optimizer that was at work in the last finished epoch; run_epoch changes it at a stage's border
+        last = self.history.pop()
+        self._start_stage()
+        self.history.append(last)
+        self.network.load_state_dict(state["network"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.plateau.restore(state["plateau"])
+        self.streams.restore(state["random"])
+        best = state["best"]
+        self.best_epoch, self.best_score = best["epoch"], best["score"]
+        self.best_weights = {k: v.to(self.arithmetic.device) for k, v in best["weights"].items()}
+        self.elapsed = state["elapsed"]
+
+
+def fit(
+    trainer: Trainer, validate: Callable[[nn.Module], ValScores], checkpoint: Checkpoint, watcher: Watcher
+) -> Fitted:
+    """Train to the end, from the checkpoint if there is one; val decides the epoch, test is nowhere near.
+
+    The trainer's network ends with the weights of the best epoch.
+    """
+    saved = checkpoint.load()
+    if saved is not None:
+        trainer.restore(saved)
+        for row in trainer.history:
+            watcher.on_epoch(row)
+    while not trainer.finished:
+        row = trainer.run_epoch(validate, watcher)
+        checkpoint.save(trainer.state)
+        watcher.on_epoch(row)
+    trainer.network.load_state_dict(trainer.best_weights)
+    return Fitted(trainer.best_epoch, trainer.history, trainer.elapsed)

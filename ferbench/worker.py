@@ -1,0 +1,120 @@
+"""The process that does one run, so that a crash, a CUDA error or the memory killer ends that run alone.
+
+The parent writes a `Job` as one line of JSON to stdin and keeps it open; events come back as lines of JSON on stdout.
+When stdin closes the parent is gone, and so is the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Literal, TextIO
+
+from pydantic import BaseModel, ConfigDict
+
+from ferbench.recipe import RunSpec
+
+BATCH_EVENT_SECONDS = 0.2
+
+
+class Job(BaseModel):
+    """What a worker is asked to do."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    task: Literal["run", "estimate"]
+    spec: RunSpec
+    source: str
+    """As `data.load` takes it."""
+    labels: str | None
+    results: str
+    """The results folder."""
+    device: str
+    redo: bool
+
+
+class _Events:
+    """Tells the parent, as lines of JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last_batch = 0.0
+
+    def tell(self, event: str, **facts: Any) -> None:
+        try:
+            self._stream.write(json.dumps({"event": event, **facts}) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            # the parent is gone: stop here, before anything takes this for a failed run
+            os._exit(1)
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        now = time.monotonic()
+        if now - self._last_batch > BATCH_EVENT_SECONDS:
+            self._last_batch = now
+            self.tell("batch", epoch=epoch, images=images)
+
+    def on_epoch(self, epoch: Any) -> None:
+        self.tell("epoch", **vars(epoch))
+
+
+def main() -> None:
+    """Do the job on stdin; the exit code is 0 if it ended well."""
+    events = _Events(os.fdopen(os.dup(1), "w"))
+    # whatever a library prints belongs in the log, not among the events
+    os.dup2(2, 1)
+    job = Job.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(0 if _do(job, events) else 1)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _do(job: Job, events: _Events) -> bool:
+    from ferbench.data import load
+    from ferbench.environment import choose_device, describe
+    from ferbench.records.record import Environment, failed_record
+    from ferbench.records.store import Store
+    from ferbench.runner import estimate_seconds, run_one
+
+    store = Store(job.results)
+    if job.task == "estimate":
+        try:
+            events.tell("estimate", seconds=estimate_seconds(job.spec, load(job.source, job.labels), job.device))
+        except Exception as error:
+            events.tell("failed", reason=reason_of(error))
+            return False
+        return True
+    with store.claim(job.spec) as claimed:
+        if not claimed:
+            events.tell("busy")
+            return True
+        if store.is_done(job.spec) and not job.redo:
+            # another process finished it since the plan was made
+            events.tell("done")
+            return True
+        if job.redo:
+            store.forget_checkpoint(job.spec)
+        try:
+            run_one(job.spec, load(job.source, job.labels), store, job.device, events)
+        except Exception as error:
+            traceback.print_exc()
+            here = Environment(**describe(choose_device(job.device)))
+            store.write_record(failed_record(job.spec, reason_of(error), here))
+            events.tell("failed", reason=reason_of(error))
+            return False
+    events.tell("done")
+    return True
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}")[:500]
