@@ -124,7 +124,8 @@ def make_plan(
             recipe = load_recipe(source_name, strategy=strategy.name, init=init, overrides=overrides)
             models.check(recipe.model)
             specs += [RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds]
-    return Plan(tuple(dict.fromkeys(specs)), resolved, labels, dataset, Store(results), device)
+    unique = {s.id: s for s in specs}
+    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device)
 
 
 def _recipes(word: str) -> list[str]:
