@@ -1,0 +1,79 @@
+"""The commands that make a track's runs, worked out from their specs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ferbench.errors import InputError
+from ferbench.models import MODELS
+from ferbench.recipe import RunSpec, load_recipe, strategy_defaults
+from ferbench.report.variants import flat_fields, recipe_fingerprint
+
+Changes = tuple[tuple[str, str], ...]
+
+
+def run_commands(specs: Iterable[RunSpec]) -> list[str]:
+    """The fewest `ferbench run` lines that make these runs; the specs must be of one track.
+
+    A recipe that is not the shipped one is spelled out with `--set`: a line stays right when the shipped one changes.
+    """
+    by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
+    for spec in specs:
+        by_changes[_changes(spec)].append(spec)
+    ordered = sorted(by_changes.items(), key=lambda item: (isinstance(item[0], str), len(item[0]), str(item[0])))
+    return [line for changes, group in ordered for line in _lines(changes, group)]
+
+
+def _lines(changes: Changes | str, specs: list[RunSpec]) -> list[str]:
+    # seeds of each (model, strategy), then strategies of each (model, seeds), then models of each (strategies, seeds)
+    seeds = _gather(((s.recipe.model.name, s.recipe.imbalance.strategy), s.seed) for s in specs)
+    strategies = _gather(((model, tuple(sorted(ss))), strategy) for (model, strategy), ss in seeds.items())
+    models = _gather(((_in_order(ss, list(strategy_defaults())), at), model) for (model, at), ss in strategies.items())
+    lines = []
+    for (ss, at), names in models.items():
+        lines.append(_line(_in_order(names, MODELS.names), ss, at, changes, specs[0]))
+    return sorted(lines)
+
+
+def _gather(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, set[Any]]:
+    groups: dict[Any, set[Any]] = defaultdict(set)
+    for key, value in pairs:
+        groups[key].add(value)
+    return groups
+
+
+def _in_order(names: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda n: (known.index(n) if n in known else len(known), n)))
+
+
+def _line(
+    models: Sequence[str], strategies: Sequence[str], seeds: Sequence[int], changes: Changes | str, spec: RunSpec
+) -> str:
+    words = ["ferbench", "run", "--models", ",".join(models), "--imbalance", ",".join(strategies)]
+    words += ["--seeds", ",".join(map(str, seeds)), "--budget", spec.budget.name]
+    if not isinstance(changes, str):
+        words += [word for field, value in changes for word in ("--set", f"{field}={value}")]
+    line = f"{shlex.join(words)} --data {_data_words(spec.data.name)}"
+    return f"{line}  # {changes}" if isinstance(changes, str) else line
+
+
+def _data_words(name: str) -> str:
+    if name == "synthetic":
+        return "synthetic"
+    labels = next((s for s in ("ferplus-soft", "ferplus") if name.startswith(s)), None)
+    return f"PATH --labels {labels}=FILE" if labels else "PATH"
+
+
+def _changes(spec: RunSpec) -> Changes | str:
+    """The --set values that turn the shipped recipe into a run's, or a remark where there is none to start from."""
+    recipe = spec.recipe
+    try:
+        shipped = load_recipe(recipe.model.name, strategy=recipe.imbalance.strategy)
+    except InputError:
+        return f"with a recipe of its own, {recipe_fingerprint(recipe)}"
+    base = dict(flat_fields(shipped.model_dump()))
+    return tuple((f, json.dumps(v)) for f, v in flat_fields(recipe.model_dump()) if base.get(f) != v)

@@ -1,0 +1,274 @@
+"""The figures beside the leaderboard, and the only place that draws."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ferbench.records.record import EpochRow, RunRecord
+from ferbench.records.store import Store
+from ferbench.report.leaderboard import Entry, Leaderboard, Track
+from ferbench.report.looks import Looks, looks_of
+from ferbench.report.placement import Box, free_box
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+Kind = Literal["curves", "parameters", "speed", "confusion"]
+DPI = 110
+LEGEND_ABOVE = 12
+"""With more entries than this, points are told apart by a legend: there is no room for a name at each."""
+_CLEAR = 8
+"""Pixels around a point that names leave free."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a track: its file name and what it shows."""
+
+    name: str
+    kind: Kind
+    entries: tuple[Entry, ...]
+
+
+def figures(track: Track) -> list[Figure]:
+    """The figures that a track has, without drawing them."""
+    if not track.entries:
+        return []
+    found = [Figure(f"{track.slug}-curves.png", "curves", track.entries)]
+    sized = tuple(e for e in track.entries if e.parameters)
+    if sized:
+        found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized))
+    found += _speed_figures(track)
+    return found + [Figure(f"{track.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in track.entries]
+
+
+def _speed_figures(track: Track) -> list[Figure]:
+    # a speed means something on one device only
+    devices = sorted({e.device for e in track.entries if e.inference})
+    names = [f"{track.slug}-speed.png"] if len(devices) == 1 else [f"{track.slug}-speed-{i}.png" for i in range(1, 99)]
+    return [
+        Figure(name, "speed", tuple(e for e in track.entries if e.inference and e.device == device))
+        for name, device in zip(names, devices, strict=False)
+    ]
+
+
+def draw(board: Leaderboard, store: Store) -> dict[str, bytes]:
+    """PNG files by their name under results/figures/; confusions and histories come from the store's records."""
+    records = {r.id: r for r in store.records()}
+    drawers: dict[Kind, Callable[[Track, Figure, dict[str, RunRecord]], bytes]] = {
+        "curves": _draw_curves,
+        "parameters": _draw_parameters,
+        "speed": _draw_speed,
+        "confusion": _draw_confusion,
+    }
+    with _style():
+        return {f.name: drawers[f.kind](t, f, records) for t in board.tracks for f in figures(t)}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    looks: Any = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "axes.titlesize": 10.5,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "0.6",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "0.92",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.color": "0.3",
+        "ytick.color": "0.3",
+        "legend.frameon": False,
+    }
+    # from matplotlib's own defaults, so that a user's matplotlibrc changes nothing
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(looks)
+        yield
+
+
+def _canvas(width: float, height: float, columns: int = 1) -> tuple[Canvas, list[Axes]]:
+    # Figure and its Agg canvas, not pyplot: no global state, no display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas, list(np.atleast_1d(canvas.subplots(1, columns)))
+
+
+def _png(canvas: Canvas) -> bytes:
+    """The figure as a PNG of 256 colours: a third of the size, and no difference to the eye."""
+    from PIL import Image
+
+    full, small = io.BytesIO(), io.BytesIO()
+    canvas.savefig(full, format="png", metadata={"Software": None})
+    image = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
+    """A legend at the right: a line per entry, or where that is too much one per colour and one per marker."""
+    from matplotlib.lines import Line2D
+
+    looks, crowded = looks_of(track), len(entries) > LEGEND_ABOVE
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        look = looks[entry.slug]
+        style = {"linestyle": look.dash} if dashes else {"marker": look.marker, "linestyle": "", "markersize": 7}
+        if crowded:
+            rows.setdefault(look.model, {"color": look.color, "lw": 5})
+            rows.setdefault(look.treatment, {"color": "0.3", **style})
+        else:
+            rows[entry.label] = {"color": look.color, "lw": 1.8, **style}
+    if crowded:
+        rows = dict(sorted(rows.items(), key=lambda row: (row[1]["color"] == "0.3", row[0])))
+    handles: list[Any] = [Line2D([], [], **style) for style in rows.values()]
+    canvas.legend(handles, list(rows), loc="outside right center", fontsize=8.5)
+
+
+def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
+    from matplotlib.ticker import MaxNLocator
+
+    looks = looks_of(track)
+    canvas, (left, right) = _canvas(10.5, 4.2, 2)
+    for entry in figure.entries:
+        runs, look = [records[i] for i in entry.runs], looks[entry.slug]
+        _curve(left, runs, lambda r: 100 * r.val_accuracy, look)
+        _curve(right, runs, lambda r: r.train_loss, look)
+        chosen = [r.history[r.best_epoch - 1] for r in runs if r.best_epoch and len(r.history) >= r.best_epoch]
+        spots = ([r.epoch for r in chosen], [100 * r.val_accuracy for r in chosen])
+        left.plot(*spots, "o", color=look.color, markersize=5, markeredgecolor="white", zorder=4)
+    left.set_title("val accuracy, %  (dots: the epochs chosen)")
+    several = len({e.strategy for e in figure.entries}) > 1
+    right.set_title("training loss" + ("  (strategies minimise different ones)" if several else ""))
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    canvas.suptitle(track.title, x=0.01, ha="left", fontsize=11)
+    _add_legend(canvas, track, figure.entries, dashes=True)
+    return _png(canvas)
+
+
+def _curve(axes: Axes, runs: list[RunRecord], value: Callable[[EpochRow], float], look: Looks) -> None:
+    """The mean over seeds as far as all of them went, and each seed as a thin line."""
+    seeds = [[value(row) for row in r.history] for r in runs]
+    shared = min(map(len, seeds))
+    mean = [fmean(column) for column in zip(*(s[:shared] for s in seeds), strict=True)]
+    style = {"color": look.color, "linestyle": look.dash}
+    # a curve of a single epoch is a point
+    axes.plot(range(1, shared + 1), mean, lw=1.8, marker="." if shared < 3 else "", **style)
+    for seed in seeds if len(seeds) > 1 else []:
+        axes.plot(range(1, len(seed) + 1), seed, lw=0.7, alpha=0.4, **style)
+
+
+def _draw_parameters(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
+    points = [(e, (e.parameters or 0) / 1e6) for e in figure.entries]
+    return _scatter(track, points, "parameters, millions")
+
+
+def _draw_speed(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
+    size = max(s for e in figure.entries for s in e.inference)
+    points = [(e, e.inference[size]) for e in figure.entries if size in e.inference]
+    return _scatter(track, points, f"inference at batch {size}, images/s on {figure.entries[0].device}")
+
+
+def _scatter(track: Track, points: Sequence[tuple[Entry, float]], x_label: str) -> bytes:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    looks = looks_of(track)
+    crowded = len(points) > LEGEND_ABOVE
+    canvas, (axes,) = _canvas(8.6 if crowded else 7.2, 4.6)
+    axes.set_xscale("log")
+    for entry, x in points:
+        score, look = entry.test["accuracy"], looks[entry.slug]
+        bar = None if score.sd is None else 100 * score.sd
+        axes.errorbar(
+            x, 100 * score.mean, bar, color=look.color, marker=look.marker, markersize=8, markeredgecolor="white",
+            capsize=3, elinewidth=1.2, linestyle="",
+        )  # fmt: skip
+    _widen(axes, [x for _, x in points])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(x_label)
+    bars = any(e.test["accuracy"].sd is not None for e, _ in points)
+    axes.set_title(f"{track.title}: test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
+    if crowded:
+        _add_legend(canvas, track, [e for e, _ in points], dashes=False)
+    else:
+        _name_points(canvas, axes, points)
+    return _png(canvas)
+
+
+def _widen(axes: Axes, xs: list[float]) -> None:
+    """Room on all sides for the labels, at least a factor of two on the x axis."""
+    span = max(max(xs) / min(xs), 2.0) ** 0.28
+    axes.set_xlim(min(xs) / span, max(xs) * span)
+    low, high = axes.get_ylim()
+    room = max(0.18 * (high - low), 0.4)
+    axes.set_ylim(low - room, high + room)
+
+
+def _name_points(canvas: Canvas, axes: Axes, points: Sequence[tuple[Entry, float]]) -> None:
+    """Put each point's name at the nearest free place, with a thin line to it where that is not close by."""
+    # nothing may move any more: places are in pixels
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
+    spots = [(x, 100 * e.test["accuracy"].mean) for e, x in points]
+    pixels = [tuple(map(float, axes.transData.transform(spot))) for spot in spots]
+    scale = axes.transData.transform((spots[0][0], 1))[1] - axes.transData.transform((spots[0][0], 0))[1]
+    bars = [100 * (e.test["accuracy"].sd or 0) * scale for e, _ in points]
+    taken = [Box(x, y, x, y).padded(_CLEAR) for x, y in pixels]
+    taken += [Box(x, y - bar, x, y + bar).padded(4) for (x, y), bar in zip(pixels, bars, strict=True)]
+    inside = Box(*axes.get_window_extent().extents)
+    for (entry, _), spot, (x, y) in zip(points, spots, pixels, strict=True):
+        text = axes.annotate(entry.label, spot, (0, 0), textcoords="figure pixels", fontsize=8.5, color="0.15")
+        extent = text.get_window_extent()
+        box = free_box((x, y), extent.width, extent.height, taken, inside)
+        text.set_position((box.x0, box.y0))
+        taken.append(box.padded(1))
+        end = box.nearest(x, y)
+        if math.dist((x, y), end) > 2 * _CLEAR:
+            line = {"arrowstyle": "-", "color": "0.6", "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", spot, end, textcoords="figure pixels", arrowprops=line)
+
+
+def _draw_confusion(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
+    import seaborn as sns
+
+    entry, classes = figure.entries[0], track.classes
+    counts = np.sum([records[i].scores["test"].confusion for i in entry.runs], axis=0)
+    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 0.74 * len(classes)
+    canvas, (axes,) = _canvas(side + 2.3, side + 1.3)
+    cells = [[f"{p:.1f}\n{n:,}" for p, n in zip(*row, strict=True)] for row in zip(percent, counts, strict=True)]
+    sns.heatmap(
+        percent, annot=np.array(cells), fmt="", cmap="Blues", vmin=0, vmax=100, square=True, linewidths=1,
+        xticklabels=classes, yticklabels=classes, ax=axes, annot_kws={"fontsize": 8, "linespacing": 1.35},
+        cbar_kws={"label": "% of the true class", "shrink": 0.75},
+    )  # fmt: skip
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", rotation=35)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    several = f", counts over {len(entry.seeds)} seeds" if len(entry.seeds) > 1 else ""
+    axes.set_title(f"{entry.label}\n{track.title}: % of the true class and images{several}", fontsize=10)
+    return _png(canvas)

@@ -1,0 +1,53 @@
+"""What tells entries apart in figures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from ferbench.report.leaderboard import Entry, Track
+
+_MARKERS = "os^Dv<>phX"
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (8, 2)), (0, (2, 2)), (0, (6, 1, 1, 1, 1, 1)))  # fmt: skip  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Colour, marker and dashes of an entry, the same in all figures of a track."""
+
+    model: str
+    """What its colour stands for."""
+    treatment: str
+    """What its marker and dashes stand for."""
+    color: tuple[float, float, float]
+    marker: str
+    dash: Any
+
+
+def looks_of(track: Track) -> dict[str, Looks]:
+    """By entry's slug: colours stand for models, markers and dashes for strategies and recipes.
+
+    With a single model colours stand for the treatments too.
+    """
+    import seaborn as sns
+
+    palette = sns.color_palette("colorblind")
+    models = sorted({e.model for e in track.entries})
+    treatments = _treatments(track)
+    order = sorted(set(treatments.values()))
+    looks = {}
+    for entry in track.entries:
+        m, t = models.index(entry.model), order.index(treatments[entry.slug])
+        color = palette[(m if len(models) > 1 else t) % len(palette)]
+        name = f"{entry.strategy}, {entry.variant}" if entry.variant else entry.strategy
+        looks[entry.slug] = Looks(entry.title, name, color, _MARKERS[t % len(_MARKERS)], _DASHES[t % len(_DASHES)])
+    return looks
+
+
+def _treatments(track: Track) -> dict[str, tuple[int, bool, str]]:
+    """By entry's slug, a key that sorts each family's first recipe before any second one, and no strategy first."""
+    families: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in sorted(track.entries, key=lambda e: (e.variant != "scratch", e.variant)):
+        families[entry.model, entry.strategy].append(entry)
+    return {e.slug: (i, e.strategy != "none", e.strategy) for family in families.values() for i, e in enumerate(family)}

@@ -1,0 +1,43 @@
+"""The leaderboard on the terminal, shorter than the published one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ferbench.report.leaderboard import Leaderboard, Track
+from ferbench.report.markdown import COLUMNS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_NUMBERS = ("rank", "seeds", "accuracy, %", "macro-F1", "training")
+"""Columns of the published table that fit into 80 characters beside the models' names."""
+
+
+def show(board: Leaderboard) -> None:
+    """Print a table for each track on standard output, and its failed runs."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for track in board.tracks:
+        if track.entries:
+            console.print(_table(track))
+        for failure in track.failures:
+            console.print(f"failed: {failure.id}: {failure.reason}", markup=False)
+
+
+def _table(track: Track) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(track.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = dict(COLUMNS)
+    for title in _NUMBERS:
+        table.add_column(title, justify="right", no_wrap=True)
+        if title == "rank":
+            table.add_column("model", overflow="fold")
+    for e in track.entries:
+        rank, *numbers = (Text(cells[title](e)) for title in _NUMBERS)
+        table.add_row(rank, Text(e.label), *numbers)
+    return table

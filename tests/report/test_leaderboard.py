@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from ferbench.report.frame import csv, frame
+from ferbench.report.leaderboard import build, leaderboard
+
+
+def test_ranks_by_accuracy_then_macro_f1(records):
+    (track,) = build(records).tracks
+    assert [(e.rank, e.model) for e in track.entries] == [(1, "resnet18"), (2, "vgg16"), (3, "plain_cnn")]
+
+
+def test_means_and_standard_deviations(records):
+    first, second, third = build(records).tracks[0].entries
+    assert first.test["accuracy"].mean == pytest.approx(0.9)
+    assert first.test["accuracy"].sd == pytest.approx(0.2 / math.sqrt(2))
+    assert first.test["macro_f1"].mean == pytest.approx(0.8)
+    assert first.test["macro_f1"].sd == pytest.approx(0.4 / math.sqrt(2))
+    assert first.val["accuracy"].mean == pytest.approx(0.875)
+    assert second.test["macro_f1"].mean == pytest.approx(37 / 45)
+    assert second.test["macro_f1"].sd == 0
+    assert third.test["macro_f1"].mean == pytest.approx(7 / 9)
+    # recall of angry 1, happy 1/2, sad 1
+    assert third.test["balanced_accuracy"].mean == pytest.approx(2.5 / 3)
+
+
+def test_class_scores_are_means_over_seeds(records):
+    scores = build(records).tracks[0].entries[0].per_class
+    assert scores["angry"].f1 == pytest.approx(0.9)
+    assert scores["angry"].precision == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["sad"].recall == pytest.approx(0.5)
+
+
+def test_entry_holds_cost_seeds_and_runs(records):
+    entry = build(records).tracks[0].entries[0]
+    assert entry.seeds == (0, 1)
+    assert entry.best_epochs == (3, 3)
+    assert entry.runs == (records[0].id, records[1].id)
+    assert (entry.parameters, entry.macs) == (11_000_000, 94_000_000)
+    assert entry.train_seconds == 75
+    assert entry.inference == {1: 110, 256: 256 * 110}
+    assert (entry.title, entry.init, entry.variant, entry.device) == ("ResNet-18", "scratch", "", "Test GPU")
+
+
+def test_single_seed_has_no_deviation(make_run):
+    entry = build([make_run()[0]]).tracks[0].entries[0]
+    assert entry.test["accuracy"].mean == 1
+    assert entry.test["accuracy"].sd is None
+
+
+def test_speeds_of_different_machines_are_not_averaged(make_run):
+    entry = build([make_run(seed=0)[0], make_run(seed=1, device="Other GPU")[0]]).tracks[0].entries[0]
+    assert entry.device == "Other GPU; Test GPU"
+    assert entry.train_seconds is None
+    assert entry.inference == {}
+    assert entry.parameters == 11_000_000
+
+
+def test_tracks_do_not_mix(make_run):
+    wanted = [
+        {"data": "fer2013", "budget": "full", "fingerprint": "a"},
+        {"data": "fer2013", "budget": "full", "fingerprint": "b"},
+        {"data": "fer2013", "budget": "quick", "fingerprint": "a"},
+        {"data": "fer2013", "budget": "demo", "fingerprint": "a"},
+        {"data": "ferplus-majority", "budget": "full", "fingerprint": "a"},
+        {"data": "synthetic", "budget": "full", "fingerprint": "a"},
+        {"data": "synthetic", "budget": "demo", "fingerprint": "a"},
+    ]
+    records = [make_run(**w)[0] for w in wanted]
+    random.Random(0).shuffle(records)
+    tracks = build(records).tracks
+    found = [{"data": t.data.name, "budget": t.budget.name, "fingerprint": t.data.fingerprint} for t in tracks]
+    assert found == wanted
+    assert all(len(t.entries) == 1 for t in tracks)
+    assert len({t.slug for t in tracks}) == len({t.title for t in tracks}) == 7
+    assert tracks[2].slug == "fer2013-quick"
+
+
+def test_recipes_of_one_model_are_told_apart(make_run):
+    records = [
+        make_run()[0],
+        make_run(init="imagenet")[0],
+        make_run("vgg16")[0],
+        make_run("vgg16", overrides={"optimizer.lr": 0.01})[0],
+        make_run("plain_cnn", overrides={"optimizer.lr": 0.01, "training.epochs": 7, "augment.flip": 0.0})[0],
+        make_run("plain_cnn")[0],
+        make_run("plain_cnn", strategy="focal")[0],
+    ]
+    entries = build(records).tracks[0].entries
+    labels = {e.label for e in entries}
+    assert len(labels) == len({e.slug for e in entries}) == 7
+    lr = records[2].spec.recipe.optimizer.lr
+    assert {"ResNet-18 (scratch)", "ResNet-18 (imagenet)", f"VGG16-BN (lr={lr})", "VGG16-BN (lr=0.01)"} < labels
+    assert "Plain CNN + focal" in labels
+    long = next(e for e in entries if e.differs.get("training.epochs") == 7)
+    assert long.variant == long.recipe
+    assert long.slug == f"plain_cnn-none-{long.recipe}"
+    assert set(long.differs) == {"optimizer.lr", "training.epochs", "augment.flip"}
+
+
+def test_failed_runs_are_listed_and_not_ranked(records, make_failure):
+    failed = make_failure("out of memory", "vgg16", 0, strategy="focal")
+    (track,) = build([*records, failed]).tracks
+    assert len(track.entries) == 3
+    (failure,) = track.failures
+    assert (failure.id, failure.model, failure.strategy, failure.seed) == (failed.id, "vgg16", "focal", 0)
+    assert failure.reason == "out of memory"
+
+
+def test_track_of_failures_only(make_failure):
+    (track,) = build([make_failure("no weights")]).tracks
+    assert (track.entries, track.n_test, track.classes) == ((), 0, [])
+
+
+def test_order_of_records_does_not_matter(records, make_run, make_failure):
+    records = [*records, make_run(budget="quick")[0], make_failure("x", strategy="focal")]
+    board = build(records)
+    for seed in range(3):
+        random.Random(seed).shuffle(records)
+        assert build(records) == board
+
+
+def test_frame_is_flat(records):
+    table = frame(build(records))
+    assert list(table["model"]) == ["resnet18", "vgg16", "plain_cnn"]
+    row = table.iloc[0]
+    assert row["test_accuracy"] == pytest.approx(0.9)
+    assert row["val_accuracy"] == pytest.approx(0.875)
+    assert row["test_f1_angry"] == pytest.approx(0.9)
+    assert (row["seeds"], row["n_seeds"], row["rank"], row["fraction"]) == ("0 1", 2, 1, 1.0)
+    assert row["inference_images_per_second_b256"] == 256 * 110
+    assert row["runs"].split() == [records[0].id, records[1].id]
+
+
+def test_csv_writes_rounded_and_whole_numbers(records, make_run):
+    header, first, *_, last = csv(build([*records, make_run(budget="quick")[0]])).decode().splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert row["test_accuracy_sd"] == "0.141421"
+    assert row["parameters"] == "11000000"
+    assert dict(zip(header.split(","), last.split(","), strict=True))["test_accuracy_sd"] == ""
+
+
+def test_no_records():
+    assert len(frame(build([]))) == 0
+
+
+def test_leaderboard_of_a_folder(store):
+    assert list(leaderboard(store.root)["rank"]) == [1, 2, 3]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+import shlex
+
+import pytest
+
+from ferbench.recipe import load_recipe, parse_override
+from ferbench.report.commands import run_commands
+from ferbench.report.leaderboard import build
+from ferbench.report.markdown import half_width, render
+from ferbench.report.table import escape, table
+
+
+def text_of(records):
+    return render(build(records), records)
+
+
+def row_of(text: str, word: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith("|") and word in line)
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_table_aligns_and_escapes():
+    assert table(["model", "n"], [["a|b", "1"], ["c", "23"]], ["model"]).splitlines() == [
+        "| model |   n |",
+        "| ----- | --: |",
+        "| a\\|b  |   1 |",
+        "| c     |  23 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [("a|b", "a\\|b"), ("a\\b", "a\\\\b"), ("a\nb", "a b"), ("<b>&", "&lt;b>&amp;"), ("`x`*y*", "\\`x\\`\\*y\\*")],
+)
+def test_escape(raw, shown):
+    assert escape(raw) == shown
+
+
+def test_ranking_row(records):
+    text = text_of(records)
+    assert row_of(text, "ResNet-18")[:8] == [
+        "1", "ResNet-18", "none", "2", "90.00 ± 14.14", "0.800 ± 0.283", "83.33 ± 23.57", "87.50 ± 17.68",
+    ]  # fmt: skip
+    assert row_of(text, "ResNet-18")[9:] == [
+        "11.00", "94.00", "1.2 min", "110", "28,160", "scratch", "Test GPU",
+    ]  # fmt: skip
+
+
+def test_class_table(records):
+    part = text_of(records).split("### F1 by class")[1]
+    assert row_of(part, "model") == ["model", "angry", "happy", "sad"]
+    assert row_of(part, "Plain CNN") == ["Plain CNN", "1.000", "0.667", "0.667"]
+    assert row_of(part, "test images") == ["test images", "2", "2", "1"]
+
+
+def test_half_width_of_a_run_on_fer2013():
+    # 1.96 sqrt(.73 x .27 / 3589)
+    assert half_width(0.73, 3589) == pytest.approx(0.014525, abs=1e-6)
+
+
+def test_single_seeds_are_warned_about(records, make_run):
+    assert "One seed is one draw" not in text_of(records)
+    # accuracy 4 of 5: 1.96 sqrt(.8 x .2 / 5) = .3506
+    assert "about ±35.06 points" in text_of([make_run("vgg16")[0]])
+
+
+def test_protocol_and_budget_in_words(make_run):
+    text = text_of([make_run(budget="quick")[0]])
+    assert "PrivateTest (test) is looked at once per run" in text
+    assert "25 % of each class's training images, 5 epochs: it shows the line, not what a model can do" in text
+    assert "`f00d`" in text
+    other = text_of([make_run(data="faces")[0]])
+    assert "PrivateTest" not in other
+    assert "the epoch is chosen on val" in other
+    assert "all training images, each recipe's own number of epochs" in other
+
+
+def test_synthetic_data_are_called_so(make_run):
+    assert "say nothing about FER2013" in text_of([make_run(data="synthetic", budget="demo")[0]])
+
+
+def test_failed_runs_are_shown(records, make_failure):
+    text = text_of([*records, make_failure("gave up | CUDA\nerror", strategy="focal")])
+    assert "gave up \\| CUDA error" in text
+    assert "resnet18-focal-s0-" in text
+
+
+def test_no_runs():
+    assert "no runs yet" in render(build([]), [])
+
+
+def test_order_of_records_does_not_matter(records, make_run, make_failure):
+    records = [*records, make_run(budget="quick")[0], make_failure("x", strategy="focal"), make_run(init="imagenet")[0]]
+    text = text_of(records)
+    for seed in range(3):
+        random.Random(seed).shuffle(records)
+        assert text_of(records) == text
+
+
+def test_command_of_a_product(records):
+    assert run_commands(r.spec for r in records) == [
+        "ferbench run --models plain_cnn,vgg16,resnet18 --imbalance none --seeds 0,1 --budget full --data PATH"
+    ]
+
+
+def test_commands_of_what_is_no_product(make_run):
+    asked = [("resnet18", 0, "none"), ("resnet18", 1, "none"), ("resnet18", 0, "focal"), ("vgg16", 0, "focal")]
+    specs = [make_run(m, s, strategy=t, data="synthetic", budget="demo")[0].spec for m, s, t in asked]
+    lines = run_commands(specs)
+    made = set()
+    for line in lines:
+        words = shlex.split(line)
+        options = dict(zip(words[2::2], words[3::2], strict=True))
+        assert options["--data"] == "synthetic"
+        made |= {
+            (m, int(s), t)
+            for m in options["--models"].split(",")
+            for s in options["--seeds"].split(",")
+            for t in options["--imbalance"].split(",")
+        }
+    assert made == set(asked)
+    assert len(lines) == 2
+
+
+def test_command_spells_out_a_changed_recipe(make_run):
+    changes = {"optimizer.lr": 0.01, "schedule.name": "constant", "imbalance.params.gamma": 2.0}
+    spec = make_run(strategy="focal", init="imagenet", overrides=changes, data="ferplus-majority")[0].spec
+    (line,) = run_commands([spec])
+    words = shlex.split(line)
+    again = dict(parse_override(words[i + 1]) for i, word in enumerate(words) if word == "--set")
+    assert load_recipe("resnet18", strategy="focal", overrides=again) == spec.recipe
+    assert line.endswith("--data PATH --labels ferplus=FILE")
+
+
+def test_recipes_are_explained(make_run):
+    changes = {"optimizer.lr": 0.01, "training.epochs": 7, "augment.flip": 0.0}
+    text = text_of([make_run("plain_cnn")[0], make_run("plain_cnn", overrides=changes)[0]])
+    assert "`training.epochs = 7`" in text
+
+
+def test_environments_are_counted(records):
+    assert "- 6 runs: ferbench 1 (commit abc), Python 1, torch 1, Test GPU (cuda), 4 threads" in text_of(records)

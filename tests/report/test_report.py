@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ferbench.errors import InputError
+from ferbench.records.store import Store
+from ferbench.report import check, write
+from ferbench.report.leaderboard import build
+from ferbench.report.terminal import show
+
+
+def test_write_then_check(store):
+    assert check(store)[:2] == ["README.md", "leaderboard.csv"]
+    paths = write(store)
+    assert all(p.is_file() for p in paths)
+    assert [p.relative_to(store.root).as_posix() for p in paths][:3] == [
+        "README.md", "leaderboard.csv", "figures/fer2013-full-curves.png",
+    ]  # fmt: skip
+    assert check(store) == []
+
+
+def test_readme_links_exactly_the_figures(store):
+    write(store)
+    text = (store.root / "README.md").read_text(encoding="utf-8")
+    linked = {part.partition(")")[0] for part in text.split("](")[1:]}
+    assert linked == {f"figures/{p.name}" for p in (store.root / "figures").iterdir()}
+
+
+def test_check_finds_stale_text_and_missing_figures(store, make_run):
+    write(store)
+    with (store.root / "README.md").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    (store.root / "figures" / "fer2013-full-curves.png").unlink()
+    assert check(store) == ["README.md", "figures/fer2013-full-curves.png"]
+    write(store)
+    store.write_run(*make_run(budget="quick"))
+    assert check(store)[:2] == ["README.md", "leaderboard.csv"]
+
+
+def test_writing_twice_gives_the_same_bytes(store):
+    first = {p: p.read_bytes() for p in write(store)}
+    assert {p: p.read_bytes() for p in write(store)} == first
+
+
+def test_no_results_folder(tmp_path):
+    with pytest.raises(InputError, match="no results folder"):
+        write(Store(tmp_path / "absent"))
+
+
+def test_terminal_shows_every_model_and_failure(capsys, records, make_failure):
+    show(build([*records, make_failure("[red]gave up", strategy="focal")]))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("ResNet-18", "VGG16-BN", "Plain CNN", "90.00 ± 14.14", "[red]gave up"))
+
+
+def test_import_takes_neither_torch_nor_pandas_nor_matplotlib():
+    code = (
+        "import sys, ferbench.report, ferbench.report.rescore, ferbench.report.terminal; "
+        "print([m for m in ('torch', 'pandas', 'matplotlib', 'seaborn', 'sklearn', 'rich') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_reporting_and_scoring_load_no_torch(store):
+    code = (
+        "import sys\n"
+        "from ferbench.records.store import Store\nfrom ferbench.report import check, write\n"
+        "from ferbench.report.rescore import rescore\n"
+        f"store = Store({str(store.root)!r}); write(store)\n"
+        "assert check(store) == [] and rescore(store, write=False) == []\n"
+        "assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
