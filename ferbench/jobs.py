@@ -118,6 +118,8 @@ def make_plan(
     dataset = data.load(resolved, labels)
     key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
     track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
+    if track.epochs and any(key.endswith("epochs") and "freeze" not in key for key in overrides or {}):
+        raise InputError(f"--set epochs: budget {track.name} has {track.epochs} epochs for every model (--budget full)")
     specs = []
     for source_name in dict.fromkeys(recipes):
         for strategy in strategies:

@@ -1,0 +1,23 @@
+# Sourced by the scripts beside it: packages, paths, and `pack`. Not a command of its own.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+OUT=${OUT:-$(mktemp -d)}
+LIMIT=${LIMIT:-540} # seconds; the machine stops a command at 600, and packing needs some
+mkdir -p "$OUT"
+if compgen -G '.whl/*.whl' >/dev/null; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
+    export PYTHONPATH=/tmp/site${PYTHONPATH:+:$PYTHONPATH}
+fi
+export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
+export FERBENCH_CACHE=${FERBENCH_CACHE:-/tmp/ferbench-cache} FERBENCH_CONFIG=${FERBENCH_CONFIG:-/tmp/ferbench-config}
+
+# Records and predictions in one archive; weights and checkpoints stay behind.
+pack() {
+    find "$FERBENCH_RESULTS/runs" -name record.json -o -name val.npz -o -name test.npz | sort >"$OUT/files.txt"
+    tar czf "$OUT/runs.tar.gz" -T "$OUT/files.txt"
+    rm "$OUT/files.txt"
+    local size
+    size=$(stat -c %s "$OUT/runs.tar.gz")
+    echo "packed $(tar tzf "$OUT/runs.tar.gz" | grep -c record.json) runs, $size bytes: $OUT/runs.tar.gz"
+    [ "$size" -lt 16000000 ] || { echo "over 16 MB: will not come back" >&2; return 1; }
+}

@@ -1,0 +1,99 @@
+"""What a user types, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_help_names_the_commands(ferbench):
+    result = ferbench("--help")
+    assert result.returncode == 0
+    for command in ("run", "report", "rescore", "list", "data"):
+        assert command in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("models", ["plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm:NAME"]),
+        ("strategies", ["none", "inverse", "effective_number", "balanced_sampling", "focal", "logit_adjusted"]),
+        ("recipes", ["plain_cnn", "timm"]),
+        ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"]),
+    ],
+)
+def test_list(ferbench, kind, expected):
+    result = ferbench("list", kind)
+    assert result.returncode == 0
+    assert set(expected) <= {line.split()[0] for line in result.stdout.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--models", "vgg"], "unknown model 'vgg' (did you mean vgg16"),
+        (["run", "--models", "xyz*"], "no model matches 'xyz*'"),
+        (["run", "--models", "timm:"], "unknown model 'timm:'"),
+        (["run", "--imbalance", "focall"], "unknown strategy 'focall' (did you mean focal"),
+        (["run", "--seeds", "one"], "--seeds 'one': expected whole numbers"),
+        (["run", "--seeds", "-1"], "seed -1 is out of range"),
+        (["run", "--budget", "ful"], "unknown budget 'ful' (did you mean full?)"),
+        (["run", "--set", "lr"], "--set 'lr': expected key=value"),
+        (["run", "--set", "optimizer.lrr=1"], "fields like it: optimizer.lr"),
+        (["run", "--set", "optimizer.lr=-1"], "optimizer.lr = -1: Input should be greater than 0"),
+        (["run", "--set", "epochs=3"], "budget demo has 2 epochs for every model"),
+        (["run", "--models", "vgg16", "--set", "stem_stride=2"], "vgg16: model.stem_stride = 2 is not possible"),
+        (["run", "--models", "vgg16", "--set", "drop_path=0.1"], "model.drop_path = 0.1 has no effect there"),
+        (["run", "--models", "nowhere.toml"], "no recipe file 'nowhere.toml'"),
+        (["run", "--data", "nowhere"], "data: nothing at 'nowhere'"),
+        (["run", "--labels", "ferplus=x.csv"], "--labels"),
+        (["report"], "no results folder results"),
+        (["rescore"], "no results folder results"),
+        (["data", "info", "nowhere"], "nothing at 'nowhere'"),
+        (["data", "add", "nowhere"], "nothing at 'nowhere'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(ferbench, tmp_path, words, message):
+    result = ferbench(*words)
+    assert result.returncode == 2
+    said = [line for line in result.stderr.splitlines() if line.startswith("ferbench: ")]
+    assert len(said) == 1 and message in said[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_unknown_option_is_exit_2(ferbench):
+    result = ferbench("run", "--model", "vgg16")
+    assert result.returncode == 2
+    assert "--models" in result.stderr
+
+
+def test_data_add_and_info(ferbench, faces):
+    assert "faces (folders), remembered" in ferbench("data", "add", faces).stdout
+    info = ferbench("data", "info")
+    assert info.returncode == 0
+    assert "not the official FER2013" in info.stdout
+    assert "total" in info.stdout and "210" in info.stdout
+
+
+def test_without_data_it_says_so_in_a_line(ferbench, tmp_path):
+    result = ferbench("run", "--models", "plain_cnn", "--dry-run", env={"FERBENCH_CONFIG": str(tmp_path / "none")})
+    assert result.returncode == 0, result.stderr
+    assert "No FER2013 found" in result.stderr and "ferbench data download" in result.stderr
+    assert "synthetic" in result.stdout
+
+
+def test_download_without_network_names_the_manual_way(ferbench):
+    result = ferbench("data", "download", env={"https_proxy": "http://127.0.0.1:9"})
+    assert result.returncode == 2
+    assert "ferbench data add PATH" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_recipe_file_of_ones_own(ferbench, faces, tmp_path):
+    (tmp_path / "mine.toml").write_text('[model]\nname = "resnet18"\nstem_stride = 4\n[training]\nepochs = 1\n')
+    result = ferbench("run", "--models", "mine.toml", "--data", faces)
+    assert result.returncode == 0, result.stderr
+    assert "resnet18" in result.stdout.lower() or "ResNet-18" in result.stdout
+    (tmp_path / "mine.toml").write_text('[model]\nname = "resnet18"\nstemstride = 4\n')
+    wrong = ferbench("run", "--models", "mine.toml", "--data", faces)
+    assert wrong.returncode == 2
+    assert "mine.toml: unknown field 'model.stemstride' (did you mean model.stem_stride?)" in wrong.stderr

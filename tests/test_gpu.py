@@ -1,0 +1,52 @@
+"""What only a GPU can show; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("model", ["plain_cnn", "efficientnet_b2"])
+def test_each_precision_learns_and_is_recorded(faces, tmp_path, model, precision):
+    import ferbench
+
+    overrides = {"training.epochs": 3, "training.precision.cuda": precision, "training.ema_decay": 0.9}
+    (record,) = ferbench.run(
+        models=model, data=faces, budget="full", overrides=overrides, results=tmp_path, device="cuda", progress=False
+    )
+    assert record.status == "ok", record.reason
+    assert record.environment.device_type == "cuda"
+    assert record.history[-1].train_loss < record.history[0].train_loss
+
+
+def test_stopped_training_goes_on(faces, tmp_path):
+    from ferbench.data import load
+    from ferbench.environment import choose_device
+    from ferbench.recipe import DataKey, RunSpec, load_budget, load_recipe
+    from ferbench.runner import set_up
+
+    dataset = load(faces)
+    key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
+    recipe = load_recipe("plain_cnn", overrides={"training.epochs": 4, "augment.mixup": 0.2})
+    spec = RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
+    device = choose_device("cuda")
+
+    class Nobody:
+        def on_batch(self, epoch, images): ...
+        def on_epoch(self, epoch): ...
+
+    whole = set_up(spec, dataset, device)
+    for _ in range(4):
+        whole.trainer.run_epoch(whole.validate, Nobody())
+    first = set_up(spec, dataset, device)
+    for _ in range(2):
+        first.trainer.run_epoch(first.validate, Nobody())
+    second = set_up(spec, dataset, device)
+    second.trainer.restore(first.trainer.state())
+    for _ in range(2):
+        second.trainer.run_epoch(second.validate, Nobody())
+    # kernels on a GPU may add in another order, so this is no claim on bits
+    assert second.trainer.history[-1].train_loss == pytest.approx(whole.trainer.history[-1].train_loss, rel=0.02)

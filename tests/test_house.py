@@ -1,0 +1,137 @@
+"""The rules of the house: who imports whom, what stays light, what the wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ferbench
+
+PACKAGE = Path(ferbench.__file__).parent
+MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
+
+BASE = {"_version", "errors"}
+MAY_IMPORT = {
+    "_version": set(),
+    "errors": set(),
+    "registry": BASE,
+    "recipe": BASE,
+    "environment": BASE,
+    "data": BASE,
+    "models": BASE | {"registry"},
+    "training": BASE | {"registry", "environment"},
+    "evaluation": BASE | {"registry"},
+    "records": BASE | {"recipe", "evaluation"},
+    "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records"},
+    "worker": BASE | {"recipe", "environment", "data", "records", "runner"},
+    "jobs": BASE | {"recipe", "environment", "data", "models", "training", "records", "worker"},
+    "report": BASE | {"registry", "recipe", "models", "evaluation", "records"},
+    "progress": BASE,
+    "cli": BASE
+    | {"recipe", "data", "models", "training", "evaluation", "records", "jobs", "report", "progress"},
+    "__init__": BASE | {"jobs", "report", "progress"},
+    "__main__": {"cli"},
+}
+"""What each room may import when it runs; its own modules always, other rooms' types under TYPE_CHECKING too."""
+
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def runtime_imports(tree: ast.AST) -> list[str]:
+    """Modules imported anywhere but under `if TYPE_CHECKING`."""
+    names: list[str] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names += [f"{module}.{a.name}" for a in node.names] if module == "ferbench" else [module]
+        else:
+            names += runtime_imports(node)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    here = room(path)
+    allowed = MAY_IMPORT[here] | {here}
+    for name in runtime_imports(ast.parse(path.read_text())):
+        top, _, rest = name.partition(".")
+        if top == "ferbench":
+            target = rest.partition(".")[0]
+            if target in ("__version__", "InputError"):
+                continue
+            assert target in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("library", ["optuna", "seaborn", "matplotlib"])
+def test_some_libraries_have_one_room(library):
+    users = {
+        str(p.relative_to(PACKAGE).with_suffix(""))
+        for p in MODULES
+        if any(n.partition(".")[0] == library for n in runtime_imports(ast.parse(p.read_text())))
+    }
+    allowed = {"optuna": {"study"}}.get(library, {"report/figures", "report/looks", "report/placement"})
+    assert users <= allowed
+
+
+def test_only_the_command_line_prints():
+    for path in MODULES:
+        if room(path) in ("cli", "progress") or path.name == "terminal.py":
+            continue
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ferbench",
+        "ferbench.cli",
+        "ferbench.registry",
+        "ferbench.recipe",
+        "ferbench.environment",
+        "ferbench.jobs",
+        "ferbench.data",
+        "ferbench.data.checks",
+        "ferbench.data.formats",
+        "ferbench.data.synthetic",
+        "ferbench.models",
+        "ferbench.training.imbalance",
+        "ferbench.evaluation.metrics",
+        "ferbench.evaluation.predictions",
+        "ferbench.records.store",
+        "ferbench.report",
+        "ferbench.report.leaderboard",
+        "ferbench.report.markdown",
+        "ferbench.report.rescore",
+        "ferbench.progress",
+    ],
+)
+def test_light_modules_leave_torch_alone(module):
+    code = f"import sys, {module}; heavy = {{'torch', 'timm', 'optuna'}} & set(sys.modules); sys.exit(str(heavy or ''))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == "", result.stderr
+
+
+def test_models_import_nothing_of_ours_but_errors():
+    for path in (PACKAGE / "models").glob("*.py"):
+        ours = [n for n in runtime_imports(ast.parse(path.read_text())) if n.startswith("ferbench")]
+        assert all(n.startswith(("ferbench.errors", "ferbench.registry", "ferbench.models")) for n in ours), path
+
+
+def test_shipped_inputs_are_found():
+    from ferbench.recipe import recipe_names, shipped
+
+    assert shipped("baselines", "defaults.toml").is_file()
+    assert {"plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm"} <= set(recipe_names())
