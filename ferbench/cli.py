@@ -28,7 +28,9 @@ app.add_typer(data_app, name="data")
 Results = Annotated[Path, typer.Option("--results", help="Results folder.", envvar="FERBENCH_RESULTS")]
 DataPath = Annotated[
     str | None,
-    typer.Option("--data", help="FER2013 in any edition, another folder of faces, or 'synthetic'. [env: FERBENCH_DATA]"),
+    typer.Option(
+        "--data", help="FER2013 in any edition, another folder of faces, or 'synthetic'. [env: FERBENCH_DATA]"
+    ),
 ]
 Labels = Annotated[
     str | None, typer.Option("--labels", help="ferplus=FILE (majority vote) or ferplus-soft=FILE, with a CSV edition.")
@@ -95,7 +97,9 @@ def run(
     budget: Annotated[
         str | None, typer.Option(help="full, quick or demo. Default: full, or demo on the synthetic faces.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="scratch, imagenet or a weights file, in place of the recipe's.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="scratch, imagenet or a weights file, in place of the recipe's.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a recipe field: optimizer.lr=0.05. May be repeated.")
     ] = None,
@@ -107,8 +111,8 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and how long it should take.")] = False,
 ) -> None:
     """Train and score models: every model x strategy x seed that is not done yet, then the leaderboard."""
+    from ferbench.inputs import parse_override
     from ferbench.jobs import make_plan, run_many
-    from ferbench.recipe import parse_override
 
     plan = make_plan(
         models,
@@ -190,7 +194,9 @@ def _show_leaderboard(plan: Any, records: list[Any]) -> None:
 @app.command()
 def report(
     results: Results = Path("results"),
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if the report is out of date.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 if the report is out of date.")
+    ] = False,
 ) -> None:
     """Write README.md, leaderboard.csv and figures from the records of a results folder."""
     from ferbench import report as reports
@@ -243,7 +249,7 @@ def _rows(kind: Kind) -> list[list[str]]:
 
         rows = [(m.name, "higher is better" if m.higher_is_better else "lower is better", m.description) for m in METRICS]  # fmt: skip  # noqa: E501
     else:
-        from ferbench.recipe import recipe_names, shipped
+        from ferbench.inputs import recipe_names, shipped
 
         rows = [(name, str(shipped("baselines", f"{name}.toml"))) for name in recipe_names()]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ferbench import data, models
 from ferbench.environment import cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
-from ferbench.recipe import Budget, DataKey, RunSpec, load_budget, load_recipe
+from ferbench.inputs import load_budget, load_recipe
+from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
 from ferbench.training.imbalance import STRATEGIES
@@ -118,8 +119,7 @@ def make_plan(
     dataset = data.load(resolved, labels)
     key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
     track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
-    if track.epochs and any(key.endswith("epochs") and "freeze" not in key for key in overrides or {}):
-        raise InputError(f"--set epochs: budget {track.name} has {track.epochs} epochs for every model (--budget full)")
+    _check_overrides(overrides or {}, track)
     specs = []
     for source_name in dict.fromkeys(recipes):
         for strategy in strategies:
@@ -132,6 +132,14 @@ def make_plan(
 
 def _recipes(word: str) -> list[str]:
     return [word] if word.endswith(".toml") else [row.name for row in models.select(word)]
+
+
+def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
+    """Refuse to set what the budget decides."""
+    for field in ("epochs", "batch_size"):
+        value = getattr(budget, field)
+        if value and overrides.keys() & {field, f"training.{field}"}:
+            raise InputError(f"--set {field}: budget {budget.name} has {field} {value} for every model (--budget full)")
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run_label(spec: RunSpec) -> str:
-    """"resnet18 focal seed 0"."""
+    """What a person calls a run: `resnet18 focal seed 0`."""
     strategy = spec.recipe.imbalance.strategy
     return f"{spec.recipe.model.name}{'' if strategy == 'none' else ' ' + strategy} seed {spec.seed}"
 

@@ -1,24 +1,18 @@
-"""How a model is trained: `Recipe` from TOML, and `RunSpec`, the frozen value that names one run.
+"""How a model is trained: `Recipe`, and `RunSpec`, the frozen value that names one run.
 
-No hyper-parameter has a default in code. `baselines/defaults.toml` holds every field, a model's own file what differs,
-`budgets.toml` and `strategies.toml` the budgets and each strategy's knobs.
+No field has a default in code: `inputs` reads all of them from baselines/.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import tomllib
-from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ferbench.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -26,7 +20,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ModelRecipe(_Table):
@@ -57,9 +53,9 @@ class OptimizerRecipe(_Table):
     """SGD with Nesterov momentum, or AdamW (arXiv 1711.05101)."""
     lr: Positive
     """Peak learning rate of the head."""
-    momentum: Fraction
+    momentum: Below1
     """SGD's momentum, AdamW's first beta."""
-    beta2: Fraction
+    beta2: Below1
     """AdamW's second beta."""
     weight_decay: NonNegative
     """On matrices and filters; biases and norms are exempt."""
@@ -92,7 +88,7 @@ class PrecisionRecipe(_Table):
     """Arithmetic of forward and backward, by kind of device."""
 
     cpu: Precision
-    """On a CPU."""
+    """On a CPU; bf16 becomes fp32 where the CPU has no instructions for it."""
     cuda: Precision
     """On a GPU; bf16 becomes fp16 with a loss scaler where the GPU lacks it."""
 
@@ -110,7 +106,7 @@ class TrainingRecipe(_Table):
     """Memory order NHWC instead of NCHW."""
     label_smoothing: Fraction
     """Share of each target spread evenly over the classes."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_decay: Below1
     """Decay per update of the weight average that is evaluated; 0 evaluates the weights themselves."""
     start_size: Annotated[int, Field(ge=0, le=512)]
     """Side of the training images in the first epoch, growing to input_size (arXiv 2104.00298); 0 switches it off."""
@@ -182,6 +178,8 @@ class Budget(_Table):
     """Share of each class's training images, the same images for every model and seed."""
     epochs: Annotated[int, Field(ge=0)]
     """Epochs for every model; 0 leaves the recipe's."""
+    batch_size: Annotated[int, Field(ge=0)]
+    """Images per update for every model; 0 leaves the recipe's. Little data needs small batches to learn anything."""
 
 
 class DataKey(_Table):
@@ -209,6 +207,11 @@ class RunSpec(_Table):
         return self.budget.epochs or self.recipe.training.epochs
 
     @property
+    def batch_size(self) -> int:
+        """Images per update under this budget."""
+        return self.budget.batch_size or self.recipe.training.batch_size
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all that decides the result."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -216,162 +219,6 @@ class RunSpec(_Table):
 
     @property
     def id(self) -> str:
-        """"resnet18-focal-s0-1a2b3c4d"."""
+        """Model, strategy, seed and fingerprint: `resnet18-focal-s0-1a2b3c4d`."""
         model = self.recipe.model.name.replace(":", "_").replace("/", "_")
         return f"{model}-{self.recipe.imbalance.strategy}-s{self.seed}-{self.fingerprint}"
-
-
-def shipped(kind: str, name: str = "") -> Path:
-    """The path of a shipped input file, in a wheel, an editable install and a plain clone alike.
-
-    Args:
-        kind: "baselines" or "studies".
-        name: the file's name; none gives the folder.
-    """
-    folder = Path(str(files("ferbench"))) / kind
-    if not folder.is_dir():
-        folder = Path(__file__).parents[1] / kind
-    return folder / name if name else folder
-
-
-_NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(p.stem for p in shipped("baselines").glob("*.toml") if p.stem not in _NOT_RECIPES)
-
-
-def load_budget(name: str) -> Budget:
-    """The named budget of baselines/budgets.toml."""
-    path = shipped("baselines", "budgets.toml")
-    table = read_toml(path)
-    _known(name, table, "budget")
-    return validated(Budget, {"name": name, **table[name]}, path.name)
-
-
-def strategy_defaults() -> dict[str, dict[str, float]]:
-    """Every strategy's knobs, by strategy."""
-    return read_toml(shipped("baselines", "strategies.toml"))
-
-
-def load_recipe(
-    source: str, *, strategy: str | None = None, init: str | None = None, overrides: dict[str, Any] | None = None
-) -> Recipe:
-    """The recipe of a model, a shipped recipe's name or a TOML file, with what the caller changes.
-
-    Args:
-        source: a model's name, a recipe's name or a path ending in .toml.
-        strategy: imbalance strategy, with its default knobs.
-        init: replaces model.init.
-        overrides: dotted field -> value, as `--set` gives them.
-
-    Raises:
-        InputError: no such recipe, an unknown field or a value out of range, named with its file.
-    """
-    path = _recipe_path(source)
-    table = _merged(read_toml(shipped("baselines", "defaults.toml")), read_toml(path))
-    if source.startswith("timm:"):
-        table["model"]["name"] = source
-    if init is not None:
-        table["model"]["init"] = init
-    chosen = strategy or table["imbalance"]["strategy"]
-    defaults = strategy_defaults()
-    _known(chosen, defaults, "strategy")
-    own = table["imbalance"].get("params", {}) if chosen == table["imbalance"]["strategy"] else {}
-    table["imbalance"] = {"strategy": chosen, "params": {**defaults[chosen], **own}}
-    for key, value in (overrides or {}).items():
-        _set(table, key, value)
-    recipe = validated(Recipe, table, path.name if not overrides else f"{path.name} with --set")
-    for knob in recipe.imbalance.params:
-        _known(knob, defaults[chosen], f"{path.name}: knob of strategy {chosen}")
-    return recipe
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """("optimizer.lr", 0.1) of "optimizer.lr=0.1"; the value is read as TOML, else as a plain string."""
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise InputError(f"--set {text!r}: expected key=value, such as optimizer.lr=0.05")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from None
-
-
-TableT = TypeVar("TableT", bound=BaseModel)
-
-
-def validated(kind: type[TableT], table: Any, where: str) -> TableT:
-    """The checked value of a table; the first fault becomes one line naming file, field and value."""
-    try:
-        return kind.model_validate(table)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            known = _fields(kind)
-            close = difflib.get_close_matches(field, known, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise InputError(f"{where}: unknown field {field!r}{hint}") from None
-        if fault["type"] == "missing":
-            raise InputError(f"{where}: field {field!r} is missing") from None
-        raise InputError(f"{where}: {field} = {fault['input']!r}: {fault['msg']}") from None
-
-
-def _recipe_path(source: str) -> Path:
-    if source.endswith(".toml"):
-        if not Path(source).is_file():
-            raise InputError(f"no recipe file {source!r}")
-        return Path(source)
-    stem = "timm" if source.startswith("timm:") else source
-    _known(stem, recipe_names(), "recipe")
-    return shipped("baselines", f"{stem}.toml")
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    both = dict(base)
-    for key, value in changes.items():
-        old = both.get(key)
-        both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
-
-
-def _fields(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, field in kind.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            names += _fields(nested, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
-
-
-def _set(table: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted field, or at the one field that ends in `key`."""
-    fields = [*_fields(Recipe), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
-    matches = [f for f in fields if f == key or f.endswith(f".{key}")]
-    if key not in fields and len(matches) != 1:
-        close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
-        raise InputError(f"--set {key}: unknown or ambiguous field (fields like it: {', '.join(close) or 'none'})")
-    *path, last = (key if key in fields else matches[0]).split(".")
-    for part in path:
-        table = table[part]
-    table[last] = value
-
-
-def _known(name: str, names: Any, kind: str) -> None:
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
-        raise InputError(f"unknown {kind} {name!r} ({hint})")

@@ -73,14 +73,14 @@ def set_up(spec: RunSpec, dataset: Dataset, device: torch.device, train: Split |
     torch.manual_seed(stream_seed(spec.seed, "init"))
     network = build(recipe.model, n_classes).to(device)
     if recipe.training.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     images = training_subset(dataset.train, spec.budget.fraction) if train is None else train
     strategy, params = STRATEGIES[recipe.imbalance.strategy], recipe.imbalance.params
     counts = images.counts(n_classes)
     trainer = Trainer(
         network,
         head_name(MODELS[recipe.model.name], network),
-        Batches.of(images, n_classes, recipe.model, recipe.training, device),
+        Batches.of(images, n_classes, recipe.model, recipe.training, device, spec.batch_size),
         build_loss(strategy, counts, params),
         recipe,
         epochs=spec.epochs,
@@ -154,7 +154,7 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
 
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
     """How long a run should take, from a few training steps and evaluation batches timed here and now."""
-    n_timed = 4 * spec.recipe.training.batch_size
+    n_timed = 4 * spec.batch_size
     train = dataset.train.take(np.arange(min(n_timed, len(dataset.train))))
     val = dataset.val.take(np.arange(min(512, len(dataset.val))))
     bench = set_up(spec, dataset, choose_device(device_name), train)
@@ -195,7 +195,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def _arithmetic_note(spec: RunSpec, arithmetic: Arithmetic) -> list[str]:
     wanted = getattr(spec.recipe.training.precision, arithmetic.device.type)
-    return [] if wanted == arithmetic.name else [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
+    return (
+        [] if wanted == arithmetic.name else [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
+    )
 
 
 def _write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:

@@ -25,7 +25,8 @@ def test_each_precision_learns_and_is_recorded(faces, tmp_path, model, precision
 def test_stopped_training_goes_on(faces, tmp_path):
     from ferbench.data import load
     from ferbench.environment import choose_device
-    from ferbench.recipe import DataKey, RunSpec, load_budget, load_recipe
+    from ferbench.inputs import load_budget, load_recipe
+    from ferbench.recipe import DataKey, RunSpec
     from ferbench.runner import set_up
 
     dataset = load(faces)

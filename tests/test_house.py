@@ -20,24 +20,23 @@ MAY_IMPORT = {
     "errors": set(),
     "registry": BASE,
     "recipe": BASE,
+    "inputs": BASE | {"recipe"},
     "environment": BASE,
     "data": BASE,
     "models": BASE | {"registry"},
     "training": BASE | {"registry", "environment"},
     "evaluation": BASE | {"registry"},
-    "records": BASE | {"recipe", "evaluation"},
+    "records": BASE | {"recipe", "inputs", "evaluation"},
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records"},
     "worker": BASE | {"recipe", "environment", "data", "records", "runner"},
-    "jobs": BASE | {"recipe", "environment", "data", "models", "training", "records", "worker"},
-    "report": BASE | {"registry", "recipe", "models", "evaluation", "records"},
+    "jobs": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker"},
+    "report": BASE | {"registry", "recipe", "inputs", "models", "evaluation", "records"},
     "progress": BASE,
-    "cli": BASE
-    | {"recipe", "data", "models", "training", "evaluation", "records", "jobs", "report", "progress"},
+    "cli": BASE | {"inputs", "data", "models", "training", "evaluation", "records", "jobs", "report", "progress"},
     "__init__": BASE | {"jobs", "report", "progress"},
     "__main__": {"cli"},
 }
 """What each room may import when it runs; its own modules always, other rooms' types under TYPE_CHECKING too."""
-
 
 
 def room(path: Path) -> str:
@@ -131,7 +130,7 @@ def test_models_import_nothing_of_ours_but_errors():
 
 
 def test_shipped_inputs_are_found():
-    from ferbench.recipe import recipe_names, shipped
+    from ferbench.inputs import recipe_names, shipped
 
     assert shipped("baselines", "defaults.toml").is_file()
     assert {"plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm"} <= set(recipe_names())

@@ -58,7 +58,12 @@ def test_python_interface(faces, tmp_path):
     import ferbench
 
     records = ferbench.run(
-        models="plain_cnn", data=faces, budget="full", overrides={"training.epochs": 1}, results=tmp_path, progress=False
+        models="plain_cnn",
+        data=faces,
+        budget="full",
+        overrides={"training.epochs": 1},
+        results=tmp_path,
+        progress=False,
     )
     assert [r.status for r in records] == ["ok"]
     board = ferbench.leaderboard(tmp_path)

@@ -50,7 +50,8 @@ class Description:
         data, splits = self.dataset, list(self.counts)
         width = max(len(c) for c in (*data.classes, "class"))
         lines = [
-            f"data set     {data.name}" + (" (the official FER2013)" if data.official else " (not the official FER2013)"),
+            f"data set     {data.name}"
+            + (" (the official FER2013)" if data.official else " (not the official FER2013)"),
             f"edition      {data.edition}",
             f"fingerprint  {data.fingerprint}",
             "",

@@ -52,7 +52,9 @@ def relabel(found: Images, labels: str) -> Images:
     wrong = np.flatnonzero(usages != found.splits)
     if len(wrong):
         i = wrong[0]
-        raise InputError(f"{path}: row {i + 1} is {SPLITS[usages[i]]}, the image's row is {SPLITS[found.splits[i]]}")
+        raise InputError(
+            f"{path}: row {i + 1} is {SPLITS[int(usages[i])]}, the image's row is {SPLITS[int(found.splits[i])]}"
+        )
     top = votes.max(1, keepdims=True)
     tie = (votes == top).sum(1) > 1
     face = votes[:, _BY_CLASS].sum(1) > 0
@@ -71,7 +73,7 @@ def relabel(found: Images, labels: str) -> Images:
         images=found.images[keep],
         labels=shares.argmax(1).astype(np.uint8),
         splits=found.splits[keep],
-        sources=[found.sources[i] for i in np.flatnonzero(keep)],
+        sources=[found.sources[i] for i in np.flatnonzero(keep).tolist()],
         votes=shares if rule == "ferplus-soft" else None,
         notes=(f"FER+ ({rule}): {int(keep.sum())} of {len(keep)} rows kept; dropped: {counted}",),
     )

@@ -43,7 +43,9 @@ def read_folders(source: Source) -> Images:
     folder_splits = _folder_splits(source, paths)
     named = [next((s for p, s in _FILE_PREFIXES.items() if path.name.startswith(p)), -1) for path in paths]
     known = classes == FER2013_CLASSES and min(named) >= 0
-    images = decode_all((source.read(m) for m in members), [source.describe(m) for m in members], SIDE if known else None)
+    images = decode_all(
+        (source.read(m) for m in members), [source.describe(m) for m in members], SIDE if known else None
+    )
     found = Images(
         name=source.path.name.partition(".")[0] or "folder",
         edition="folders",

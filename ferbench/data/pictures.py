@@ -21,9 +21,7 @@ def is_image(head: bytes) -> bool:
     return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def decode_all(
-    contents: Iterable[bytes], names: Sequence[str], exact_side: int | None = None
-) -> npt.NDArray[np.uint8]:
+def decode_all(contents: Iterable[bytes], names: Sequence[str], exact_side: int | None = None) -> npt.NDArray[np.uint8]:
     """Grey images `[N, 48, 48]` of image files; colour by ITU-R 601 luma, other sizes by Pillow's bilinear filter.
 
     Args:

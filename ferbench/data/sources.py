@@ -81,7 +81,7 @@ class _File(Source):
 
 class _GzipFile(_File):
     def _open(self, member: str) -> BinaryIO:
-        return io.BufferedReader(gzip.open(self.path, "rb"), 1 << 20)  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.open(self.path, "rb"), 1 << 20)
 
 
 class _Folder(Source):

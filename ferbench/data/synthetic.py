@@ -19,7 +19,7 @@ VERSION = 1
 SIDE = 48
 WRONG_LABELS = 0.05
 """Share of training labels replaced by another class."""
-SIZES = {"train": 2400, "val": 600, "test": 600}
+SIZES = {"train": 2400, "val": 300, "test": 300}
 
 Array = npt.NDArray[np.float64]
 
@@ -197,8 +197,8 @@ def _occlude(image: Array, x: Array, y: Array, random: np.random.Generator, n: i
         rims = np.maximum(rims, _stroke(_ellipse(x, y, side * 0.36, -0.12, 0.28, 0.23), 1.0 + 0.0 * x, 0.03))
     image = _paint(image, rims * (kind < 0.15), 0.1)
     slope, at = _around(random, 0.5, n, 1, 1), 0.75 + _around(random, 0.15, n, 1, 1)
-    side = np.where(random.random((n, 1, 1)) < 0.5, 1.0, -1.0)
-    hand = _step(side * x + slope * y - at) * (kind > 0.85)
+    hand_side = np.where(random.random((n, 1, 1)) < 0.5, 1.0, -1.0)
+    hand = _step(hand_side * x + slope * y - at) * (kind > 0.85)
     return _paint(image, hand, 0.5 + _around(random, 0.12, n, 1, 1))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 256)
 WARMUP_SECONDS, TIMED_SECONDS = 0.3, 1.5
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 200
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 200
 
 
 @torch.inference_mode()
@@ -41,7 +41,7 @@ def measure_throughput(
                 torch.cuda.synchronize(arithmetic.device)
             return time.perf_counter() - start
 
-        _rounds(one_round, WARMUP_SECONDS, 2)
+        _rounds(one_round, WARMUP_SECONDS, 1)
         seconds = _rounds(one_round, TIMED_SECONDS, FEWEST_ROUNDS)
         results.append((batch_size, batch_size / statistics.median(seconds), len(seconds)))
     return results

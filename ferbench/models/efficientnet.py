@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torchvision.models
 from torch import nn
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from ferbench.recipe import ModelRecipe
 
 
-def _adapted(build: Callable[..., nn.Module], recipe: ModelRecipe, n_classes: int) -> nn.Module:
+def _adapted(build: Callable[..., Any], recipe: ModelRecipe, n_classes: int) -> nn.Module:
     network = build(num_classes=n_classes, dropout=recipe.dropout, stochastic_depth_prob=recipe.drop_path)
-    stem = network.features[0]  # type: ignore[index]
-    n_out = stem[0].out_channels
-    stem[0] = nn.Conv2d(1, n_out, 3, stride=recipe.stem_stride, padding=1, bias=False)
+    stem = network.features[0]
+    stem[0] = nn.Conv2d(1, stem[0].out_channels, 3, stride=recipe.stem_stride, padding=1, bias=False)
     nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
-    return network
+    adapted: nn.Module = network
+    return adapted
 
 
 def efficientnet_b2(recipe: ModelRecipe, n_classes: int) -> nn.Module:

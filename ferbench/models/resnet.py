@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torchvision.models
 from torch import nn
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from ferbench.recipe import ModelRecipe
 
 
-def _adapted(build: Callable[..., nn.Module], recipe: ModelRecipe, n_classes: int) -> nn.Module:
+def _adapted(build: Callable[..., Any], recipe: ModelRecipe, n_classes: int) -> nn.Module:
     network = build(num_classes=1)
     # 7x7 stays, at any stride, so that ImageNet's filters still fit
     network.conv1 = nn.Conv2d(1, 64, 7, stride=min(recipe.stem_stride, 2), padding=3, bias=False)
     if recipe.stem_stride < 4:
         network.maxpool = nn.Identity()
-    n_features = network.fc.in_features
-    network.fc = nn.Sequential(nn.Dropout(recipe.dropout), nn.Linear(n_features, n_classes))  # type: ignore[arg-type]
+    network.fc = nn.Sequential(nn.Dropout(recipe.dropout), nn.Linear(network.fc.in_features, n_classes))
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network
+    adapted: nn.Module = network
+    return adapted
 
 
 def resnet18(recipe: ModelRecipe, n_classes: int) -> nn.Module:

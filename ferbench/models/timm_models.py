@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import timm
 from torch import nn
@@ -25,14 +25,21 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=2)
         hint = f"did you mean timm:{' or timm:'.join(close)}?" if close else "timm.list_models() shows the names"
         raise InputError(f"unknown model {recipe.name!r} ({hint})")
-    options = {"num_classes": n_classes, "in_chans": 1, "drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
+    options: dict[str, Any] = {
+        "num_classes": n_classes,
+        "in_chans": 1,
+        "drop_rate": recipe.dropout,
+        "drop_path_rate": recipe.drop_path,
+    }
     try:
         return _create(name, recipe.input_size, options)
     except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"{recipe.name} cannot be built for {recipe.input_size}x{recipe.input_size}: {error}") from None
+        raise InputError(
+            f"{recipe.name} cannot be built for {recipe.input_size}x{recipe.input_size}: {error}"
+        ) from None
 
 
-def _create(name: str, size: int, options: dict[str, float]) -> nn.Module:
+def _create(name: str, size: int, options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, img_size=size, **options)
     except TypeError as error:

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
-from ferbench.recipe import RunSpec, validated
+from ferbench.inputs import validated
+from ferbench.recipe import RunSpec
 from ferbench.records.record import RunRecord
 
 PREDICTED_SPLITS = ("val", "test")

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ferbench.errors import InputError
+from ferbench.inputs import load_recipe, strategy_defaults
 from ferbench.models import MODELS
-from ferbench.recipe import RunSpec, load_recipe, strategy_defaults
+from ferbench.recipe import RunSpec
 from ferbench.report.variants import flat_fields, recipe_fingerprint
 
 Changes = tuple[tuple[str, str], ...]

@@ -176,7 +176,17 @@ def _track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
     data, budget = key
     place = {"fer2013": 0, "synthetic": 2}.get(data.name, 1)
     known = _BUDGET_ORDER.index(budget.name) if budget.name in _BUDGET_ORDER else len(_BUDGET_ORDER)
-    return place, data.name, known, budget.name, data.protocol, -budget.fraction, -budget.epochs, data.fingerprint
+    return (
+        place,
+        data.name,
+        known,
+        budget.name,
+        data.protocol,
+        -budget.fraction,
+        -budget.epochs,
+        budget.batch_size,
+        data.fingerprint,
+    )
 
 
 def _track(data: DataKey, budget: Budget, name: str, is_alone: bool, records: list[RunRecord]) -> Track:

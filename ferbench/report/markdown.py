@@ -85,8 +85,9 @@ def _budget(track: Track) -> str:
         else f"{100 * budget.fraction:g} % of each class's training images"
     )
     epochs = f"{budget.epochs} epochs" if budget.epochs else "each recipe's own number of epochs"
+    batches = f" in batches of {budget.batch_size}" if budget.batch_size else ""
     caveat = ": it shows the line, not what a model can do" if budget.name in ("quick", "demo") else ""
-    return f"Budget {escape(budget.name)}: {share}, {epochs}{caveat}."
+    return f"Budget {escape(budget.name)}: {share}, {epochs}{batches}{caveat}."
 
 
 COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [

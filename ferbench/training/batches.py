@@ -35,9 +35,19 @@ class Batches:
 
     @classmethod
     def of(
-        cls, split: Split, n_classes: int, model: ModelRecipe, training: TrainingRecipe, device: torch.device
+        cls,
+        split: Split,
+        n_classes: int,
+        model: ModelRecipe,
+        training: TrainingRecipe,
+        device: torch.device,
+        batch_size: int = 0,
     ) -> Batches:
-        """A split's images and smoothed targets, now on the device."""
+        """A split's images and smoothed targets, now on the device.
+
+        Args:
+            batch_size: in place of the recipe's; 0 leaves it.
+        """
         labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
         targets = (
             F.one_hot(labels, n_classes).float()
@@ -49,7 +59,7 @@ class Batches:
         return cls(
             images.to(device),
             smoothed.to(device),
-            training.batch_size,
+            batch_size or training.batch_size,
             model.input_size,
             model.mean,
             model.std,

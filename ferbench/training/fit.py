@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from ferbench.environment import stream_seed
@@ -230,9 +230,7 @@ class Trainer:
         if not math.isfinite(train_loss):
             raise TrainingDivergedError(f"training diverged: the loss is {train_loss} in epoch {number}")
         scores = validate(self.evaluated)
-        row = Epoch(
-            number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds
-        )
+        row = Epoch(number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds)
         self._take_note(row)
         self.elapsed += time.perf_counter() - sitting
         return row

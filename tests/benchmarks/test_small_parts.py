@@ -17,7 +17,7 @@ def images() -> np.ndarray:
 def test_batched_augmentation(benchmark, images):
     import torch
 
-    from ferbench.recipe import load_recipe
+    from ferbench.inputs import load_recipe
     from ferbench.training.augment import augmented
 
     batch = torch.from_numpy(images)[:, None].float().div(255)
@@ -53,7 +53,9 @@ def test_scores_of_3589_predictions(benchmark):
 
     random = np.random.Generator(np.random.PCG64(0))
     labels = random.integers(0, 7, 3589).astype(np.uint8)
-    predictions = predictions_of("test", "abcdefg", [str(i) for i in range(3589)], labels, random.normal(size=(3589, 7)))
+    predictions = predictions_of(
+        "test", "abcdefg", [str(i) for i in range(3589)], labels, random.normal(size=(3589, 7))
+    )
     assert benchmark(score, predictions).n == 3589
 
 

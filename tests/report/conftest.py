@@ -11,7 +11,8 @@ import pytest
 
 from ferbench.evaluation.metrics import score
 from ferbench.evaluation.predictions import Predictions
-from ferbench.recipe import DataKey, RunSpec, load_budget, load_recipe
+from ferbench.inputs import load_budget, load_recipe
+from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.record import Cost, Environment, EpochRow, RunRecord, Throughput
 from ferbench.records.store import Store
 

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from ferbench.recipe import load_recipe, parse_override
+from ferbench.inputs import load_recipe, parse_override
 from ferbench.report.commands import run_commands
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render

@@ -1,0 +1,198 @@
+"""Recipes and budgets out of the TOML files that people write.
+
+`baselines/defaults.toml` holds every field, a model's own file what differs, `budgets.toml` and `strategies.toml` the
+budgets and each strategy's knobs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ferbench.errors import InputError
+from ferbench.recipe import Budget, ImbalanceRecipe, Recipe
+
+
+def shipped(kind: str, name: str = "") -> Path:
+    """The path of a shipped input file, in a wheel, an editable install and a plain clone alike.
+
+    Args:
+        kind: "baselines" or "studies".
+        name: the file's name; none gives the folder.
+    """
+    folder = Path(str(files("ferbench"))) / kind
+    if not folder.is_dir():
+        folder = Path(__file__).parents[1] / kind
+    return folder / name if name else folder
+
+
+_NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(p.stem for p in shipped("baselines").glob("*.toml") if p.stem not in _NOT_RECIPES)
+
+
+def load_budget(name: str) -> Budget:
+    """The named budget of baselines/budgets.toml."""
+    path = shipped("baselines", "budgets.toml")
+    table = read_toml(path)
+    _known(name, table, "budget")
+    return validated(Budget, {"name": name, **table[name]}, path.name)
+
+
+def strategy_defaults() -> dict[str, dict[str, float]]:
+    """Every strategy's knobs, by strategy."""
+    return read_toml(shipped("baselines", "strategies.toml"))
+
+
+def load_recipe(
+    source: str, *, strategy: str | None = None, init: str | None = None, overrides: dict[str, Any] | None = None
+) -> Recipe:
+    """The recipe of a model, a shipped recipe's name or a TOML file, with what the caller changes.
+
+    Args:
+        source: a model's name, a recipe's name or a path ending in .toml.
+        strategy: imbalance strategy, with its default knobs.
+        init: replaces model.init.
+        overrides: dotted field -> value, as `--set` gives them.
+
+    Raises:
+        InputError: no such recipe, an unknown field or a value out of range, named with its file.
+    """
+    path = _recipe_path(source)
+    table = _merged(read_toml(shipped("baselines", "defaults.toml")), read_toml(path), path.name)
+    if source.startswith("timm:"):
+        table["model"]["name"] = source
+    if init is not None:
+        table["model"]["init"] = init
+    table["imbalance"] = _imbalance(table["imbalance"], strategy, path.name)
+    where = f"{path.name} with --set" if overrides else path.name
+    for key, value in (overrides or {}).items():
+        _set(table, key, value)
+    recipe = validated(Recipe, table, where)
+    _check_knobs(recipe.imbalance, where)
+    return recipe
+
+
+def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str, Any]:
+    """The table of the wanted strategy, or else the file's, with every knob; the file's knobs go with its strategy."""
+    chosen = own["strategy"] if wanted is None else wanted
+    if not isinstance(chosen, str):
+        raise InputError(f"{where}: imbalance.strategy = {chosen!r}: a name is expected")
+    defaults = strategy_defaults()
+    _known(chosen, defaults, "strategy", where if wanted is None else "")
+    changes = {k: v for k, v in own.items() if k != "params" or chosen == own["strategy"]}
+    return _merged({"params": defaults[chosen]}, {**changes, "strategy": chosen}, where, "imbalance.")
+
+
+def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
+    knobs = strategy_defaults()[imbalance.strategy]
+    for knob in imbalance.params:
+        _known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
+    for knob in knobs:
+        if knob not in imbalance.params:
+            raise InputError(f"{where}: field 'imbalance.params.{knob}' is missing")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """("optimizer.lr", 0.1) of "optimizer.lr=0.1"; the value is read as TOML, else as a plain string."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise InputError(f"--set {text!r}: expected key=value, such as optimizer.lr=0.05")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+
+
+TableT = TypeVar("TableT", bound=BaseModel)
+
+
+def validated(kind: type[TableT], table: Any, where: str) -> TableT:
+    """The checked value of a table; the first fault becomes one line naming file, field and value."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            known = _fields(kind)
+            close = difflib.get_close_matches(field, known, n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InputError(f"{where}: unknown field {field!r}{hint}") from None
+        if fault["type"] == "missing":
+            raise InputError(f"{where}: field {field!r} is missing") from None
+        raise InputError(f"{where}: {field} = {fault['input']!r}: {fault['msg']}") from None
+
+
+def _recipe_path(source: str) -> Path:
+    if source.endswith(".toml"):
+        if not Path(source).is_file():
+            raise InputError(f"no recipe file {source!r}")
+        return Path(source)
+    stem = "timm" if source.startswith("timm:") else source
+    _known(stem, recipe_names(), "recipe")
+    return shipped("baselines", f"{stem}.toml")
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    both = dict(base)
+    for key, value in changes.items():
+        old = both.get(key)
+        if not isinstance(old, dict):
+            both[key] = value
+        elif isinstance(value, dict):
+            both[key] = _merged(old, value, where, f"{prefix}{key}.")
+        else:
+            raise InputError(f"{where}: {prefix}{key} = {value!r}: a table is expected")
+    return both
+
+
+def _fields(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, field in kind.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            names += _fields(nested, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _set(table: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted field, or at the one field that ends in `key`."""
+    if key in ("imbalance.strategy", "strategy"):
+        # its knobs come with it, which a single field cannot bring
+        raise InputError(f"--set {key}: --imbalance chooses the strategy")
+    fields = [*_fields(Recipe), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
+    matches = [f for f in fields if f == key or f.endswith(f".{key}")]
+    if key not in fields and len(matches) != 1:
+        close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
+        raise InputError(f"--set {key}: unknown or ambiguous field (fields like it: {', '.join(close) or 'none'})")
+    *path, last = (key if key in fields else matches[0]).split(".")
+    for part in path:
+        table = table[part]
+    table[last] = value
+
+
+def _known(name: str, names: Any, kind: str, where: str = "") -> None:
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+        raise InputError(f"{where + ': ' if where else ''}unknown {kind} {name!r} ({hint})")

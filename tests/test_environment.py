@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+
+from ferbench import environment
+from ferbench.environment import Arithmetic, choose_arithmetic, choose_device, describe, stream_seed
+from ferbench.errors import InputError
+from ferbench.records.record import Environment
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_autocast_computes_in_the_named_type(name, dtype):
+    arithmetic = Arithmetic(CPU, name)
+    with arithmetic.autocast():
+        assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
+    assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == torch.float32
+    assert arithmetic.needs_scaler == (name == "fp16")
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, "cpu"), (2, "cuda")])
+def test_auto_takes_a_gpu_where_there_is_one(gpus, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    assert choose_device("auto").type == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "fragment"),
+    [
+        ("cuda", 0, "has 0 GPUs"),
+        ("cuda:2", 2, "has 2 GPUs"),
+        ("tpu", 1, "auto, cpu, cuda or cuda:N"),
+        ("mps", 1, "auto, cpu, cuda or cuda:N"),
+        ("meta", 1, "auto, cpu, cuda or cuda:N"),
+        ("cuda:x", 1, "auto, cpu, cuda or cuda:N"),
+        ("", 1, "auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(name, gpus, fragment, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(InputError) as caught:
+        choose_device(name)
+    assert fragment in str(caught.value) and f"--device {name}:" in str(caught.value)
+
+
+def test_named_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cpu") == CPU
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_bf16", "expected"),
+    [
+        ("bf16", CUDA, True, "bf16"),
+        ("bf16", CUDA, False, "fp16"),
+        ("bf16", CPU, True, "bf16"),
+        ("bf16", CPU, False, "fp32"),
+        ("fp16", CPU, False, "fp16"),
+        ("fp16", CUDA, True, "fp16"),
+        ("fp32", CUDA, False, "fp32"),
+    ],
+)
+def test_bf16_becomes_something_else_where_it_is_missing(wanted, device, has_bf16, expected, monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
+    )
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_bf16})
+    assert choose_arithmetic(wanted, device).name == expected
+
+
+def test_streams_and_runs_have_unrelated_seeds():
+    seeds = [stream_seed(s, name) for s in range(200) for name in ("init", "order", "augment", "torch")]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= s < 2**63 for s in seeds)
+    # every bit is used: neighbouring seeds share about half of their 56 bits
+    near = [(stream_seed(s, "order") ^ stream_seed(s + 1, "order")).bit_count() for s in range(200)]
+    assert 26 < sum(near) / len(near) < 30
+
+
+def test_stream_seed_never_changes():
+    # blake2b("0 order") to 7 bytes, as `printf '0 order' | b2sum -l 56` prints it: published runs rest on it
+    assert stream_seed(0, "order") == int(B2SUM, 16)
+
+
+B2SUM = "d9cdbf5d6c9e3c"
+
+
+def test_description_is_what_records_store():
+    here = Environment(**describe(CPU))
+    assert here.device_type == "cpu"
+    assert torch.__version__.startswith(here.torch)
+    assert here.threads == torch.get_num_threads()
+    assert "core" in here.device
+
+
+def test_absent_package_is_no_error():
+    assert environment._version("no-such-package-of-that-name") == "absent"
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A git repository laid out as ours, which the module believes to run from."""
+    root = tmp_path / "clone"
+    for folder in ("ferbench", "baselines", "results"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "file.txt").write_text("1")
+    monkeypatch.setattr(environment, "__file__", str(root / "ferbench" / "environment.py"))
+    return root
+
+
+def git(root, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    return subprocess.run(
+        ["git", *identity, "-C", str(root), *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_commit_is_named_and_marked_when_code_or_inputs_changed(clone):
+    assert environment.source_commit() is None
+    git(clone, "init", "-q")
+    assert environment.source_commit() is None, "a repository without a commit"
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "first")
+    head = git(clone, "rev-parse", "HEAD")[:12]
+    assert environment.source_commit() == head
+    (clone / "results" / "file.txt").write_text("2")
+    assert environment.source_commit() == head, "results do not make the code dirty"
+    (clone / "baselines" / "file.txt").write_text("2")
+    assert environment.source_commit() == head + "+dirty"
+    git(clone, "checkout", "-q", "baselines")
+    (clone / "ferbench" / "new.txt").write_text("2")
+    assert environment.source_commit() == head + "+dirty"
+
+
+def test_commit_is_unknown_without_git(clone, monkeypatch):
+    git(clone, "init", "-q")
+    monkeypatch.setenv("PATH", "")
+    assert environment.source_commit() is None

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ferbench import models
+from ferbench.errors import InputError
+from ferbench.inputs import (
+    load_budget,
+    load_recipe,
+    parse_override,
+    read_toml,
+    recipe_names,
+    shipped,
+    strategy_defaults,
+    validated,
+)
+from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
+from ferbench.training.imbalance import STRATEGIES, build_loss
+
+
+def one_line(call) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    return RunSpec(
+        recipe=load_recipe("plain_cnn", strategy="inverse"),
+        seed=3,
+        budget=load_budget("quick"),
+        data=DataKey(name="faces", fingerprint="0123abcd", protocol="official"),
+    )
+
+
+# what is shipped
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipe_loads_and_its_network_can_do_what_it_asks(name):
+    recipe = load_recipe("timm:mobilenetv3_small_050" if name == "timm" else name)
+    assert models.check(recipe.model).name == recipe.model.name
+    assert recipe.model.name.removeprefix("timm:") == ("mobilenetv3_small_050" if name == "timm" else name)
+    assert not recipe.training.start_size or recipe.training.start_size <= recipe.model.input_size
+    assert recipe.imbalance.strategy == "none"
+
+
+def test_every_model_has_a_recipe_and_every_recipe_a_model():
+    assert set(recipe_names()) == {*models.MODELS.names, "timm"}
+
+
+def leaves(table: Mapping[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in table.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return found
+
+
+def schema_leaves(schema: dict, node: dict, prefix: str = "") -> set[str]:
+    """Fields according to the JSON schema that pydantic derives, not to our own walk."""
+    found: set[str] = set()
+    for key, value in node["properties"].items():
+        if "$ref" in value:
+            found |= schema_leaves(schema, schema["$defs"][value["$ref"].rpartition("/")[2]], f"{prefix}{key}.")
+        else:
+            found.add(prefix + key)
+    return found
+
+
+def test_defaults_hold_exactly_the_fields_of_a_recipe():
+    schema = Recipe.model_json_schema()
+    # the network's name is each recipe's own, the knobs are in strategies.toml
+    expected = schema_leaves(schema, schema) - {"model.name", "imbalance.params"}
+    assert leaves(read_toml(shipped("baselines", "defaults.toml"))) == expected
+
+
+def test_no_field_has_a_default_in_code():
+    schema = RunSpec.model_json_schema()
+    for node in (schema, *schema["$defs"].values()):
+        if "properties" in node:
+            assert sorted(node["properties"]) == sorted(node["required"]), node["title"]
+
+
+def test_every_field_is_documented():
+    schema = Recipe.model_json_schema()
+    for node in schema["$defs"].values():
+        for name, field in node.get("properties", {}).items():
+            assert field.get("description") or "$ref" in field, name
+
+
+@pytest.mark.parametrize("path", sorted(shipped("baselines").glob("*.toml")), ids=lambda p: p.stem)
+def test_model_files_say_only_what_differs(path):
+    if path.stem in ("defaults", "budgets", "strategies"):
+        return
+    defaults = read_toml(shipped("baselines", "defaults.toml"))
+    own = read_toml(path)
+    assert leaves(own) <= leaves(defaults) | {"model.name"}
+
+
+def test_budgets():
+    names = list(read_toml(shipped("baselines", "budgets.toml")))
+    assert [load_budget(n).name for n in names] == names
+    assert load_budget("full") == Budget(name="full", fraction=1.0, epochs=0, batch_size=0)
+    assert "did you mean quick" in one_line(lambda: load_budget("quik"))
+
+
+def test_strategies_have_the_same_names_in_file_and_code():
+    assert list(strategy_defaults()) == STRATEGIES.names
+
+
+class Noted(dict):
+    """A table that remembers which keys were read."""
+
+    def __init__(self, table: Mapping[str, float]) -> None:
+        super().__init__(table)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> float:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+def test_every_knob_is_used_and_no_other(name):
+    params = Noted(strategy_defaults()[name])
+    counts = np.array([5, 3, 2])
+    build_loss(STRATEGIES[name], counts, params)
+    probabilities = STRATEGIES[name].class_probabilities
+    if probabilities is not None:
+        probabilities(counts, params)
+    assert params.read == set(params)
+
+
+# what a user may write
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("[optimizer]\nlrr = 1.0", ["unknown field 'optimizer.lrr'", "did you mean optimizer.lr?"]),
+        ("[augmentation]\nflip = 1.0", ["unknown field 'augmentation'"]),
+        ('[optimizer]\nlr = "high"', ["optimizer.lr = 'high'", "number"]),
+        ("[optimizer]\nlr = -1.0", ["optimizer.lr = -1.0", "greater than 0"]),
+        ("[optimizer]\nlr = nan", ["optimizer.lr = nan"]),
+        ("[optimizer]\nlr = inf", ["optimizer.lr = inf", "finite"]),
+        ("[optimizer]\nmomentum = 1.0", ["optimizer.momentum = 1.0", "less than 1"]),
+        ('[optimizer]\nname = "adam"', ["optimizer.name = 'adam'", "'sgd' or 'adamw'"]),
+        ("[training]\nepochs = 0", ["training.epochs = 0"]),
+        ("[training]\nepochs = 2.5", ["training.epochs = 2.5", "integer"]),
+        ("[training]\nepochs = true", ["training.epochs = True", "integer"]),
+        ("[training]\nchannels_last = 1", ["training.channels_last = 1", "boolean"]),
+        ('[training.precision]\ncpu = "int8"', ["training.precision.cpu = 'int8'"]),
+        ("[augment]\nflip = 1.5", ["augment.flip = 1.5"]),
+        ("[augment]\nrotate = 181", ["augment.rotate = 181"]),
+        ("[model]\ninput_size = 8", ["model.input_size = 8"]),
+        ("[model]\ninit = 3", ["model.init = 3", "string"]),
+        ('[imbalance]\nstrategy = "focl"', ["unknown strategy 'focl'", "did you mean focal?"]),
+        ("[imbalance]\nstrategy = 3", ["imbalance.strategy = 3"]),
+        ('[imbalance]\nstrategy = "focal"\nparams = {gama = 1.0}', ["'gama'", "did you mean gamma?", "focal"]),
+        ('[imbalance]\nstrategy = "focal"\nparams = {gamma = "x"}', ["imbalance.params.gamma = 'x'"]),
+        ('[imbalance]\nstrategy = "focal"\nparams = 2', ["imbalance.params = 2"]),
+        ("imbalance = 3", ["imbalance = 3"]),
+        ("model = 3", ["model = 3"]),
+        ("optimizer = 0.1", ["optimizer = 0.1"]),
+        ("[optimizer\nlr = 1", ["not TOML"]),
+        (b'[model]\nname = "\xff"', ["not TOML"]),
+    ],
+)
+def test_faults_in_a_recipe_are_one_line_with_file_field_and_value(text, fragments, tmp_path):
+    path = tmp_path / "mine.toml"
+    # one may not write to a table twice, so the name goes where the case is about something else
+    named = b"" if b"model" in as_bytes(text) else b'model.name = "plain_cnn"\n'
+    path.write_bytes(named + as_bytes(text))
+    message = one_line(lambda: load_recipe(str(path)))
+    assert "mine.toml" in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def test_missing_fields_are_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[optimizer]\nlr = 0.5\n")
+    assert one_line(lambda: load_recipe(str(path))) == "mine.toml: field 'model.name' is missing"
+    table = load_recipe("plain_cnn").model_dump()
+    del table["augment"]["flip"]
+    assert one_line(lambda: validated(Recipe, table, "x.toml")) == "x.toml: field 'augment.flip' is missing"
+
+
+def test_recipe_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\nname = "vgg16"\n[imbalance]\nstrategy = "effective_number"\nparams = {beta = 0.99}\n')
+    recipe = load_recipe(str(path))
+    assert recipe.model.name == "vgg16"
+    # beta from the file, clip from strategies.toml
+    assert recipe.imbalance.params == {"beta": 0.99, "clip": 0.0}
+    # another strategy takes its own knobs, not the file's
+    assert load_recipe(str(path), strategy="focal").imbalance.params == {"gamma": 1.0}
+    assert recipe.optimizer == load_recipe("plain_cnn").optimizer
+    assert "no recipe file" in one_line(lambda: load_recipe("nowhere.toml"))
+    assert "did you mean resnet18" in one_line(lambda: load_recipe("resnet19"))
+
+
+def test_init_and_overrides_win_over_the_file():
+    overrides = {"model.init": "/a.pth", "lr": 0.25, "training.precision.cpu": "fp32", "gamma": 3}
+    recipe = load_recipe("plain_cnn", strategy="focal", init="imagenet", overrides=overrides)
+    assert recipe.model.init == "/a.pth"
+    assert recipe.optimizer.lr == 0.25
+    assert recipe.training.precision.cpu == "fp32"
+    assert recipe.training.precision.cuda == "bf16"
+    assert recipe.imbalance.params == {"gamma": 3.0}
+    assert load_recipe("plain_cnn", init="imagenet").model.init == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optimizer.lr=0.05", ("optimizer.lr", 0.05)),
+        ("optimizer.lr = 1e-3", ("optimizer.lr", 0.001)),
+        ("training.epochs=3", ("training.epochs", 3)),
+        ("channels_last=false", ("channels_last", False)),
+        ("optimizer.name=adamw", ("optimizer.name", "adamw")),
+        ('optimizer.name="adamw"', ("optimizer.name", "adamw")),
+        ("model.init=/data/a=b.pth", ("model.init", "/data/a=b.pth")),
+        ("optimizer.lr=", ("optimizer.lr", "")),
+    ],
+)
+def test_override_is_read(text, expected):
+    key, value = parse_override(text)
+    assert (key, value) == expected
+    assert type(value) is type(expected[1])
+
+
+@pytest.mark.parametrize("text", ["optimizer.lr", "=3", "", " = 2"])
+def test_override_without_key_or_value_is_refused(text):
+    assert "expected key=value" in one_line(lambda: parse_override(text))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fragments"),
+    [
+        ("name", "x", ["ambiguous", "model.name", "optimizer.name", "schedule.name"]),
+        ("optimizer.lrr", 0.1, ["optimizer.lrr", "optimizer.lr"]),
+        ("zzzz", 1, ["zzzz", "none"]),
+        # a table is no field
+        ("optimizer", {}, ["optimizer"]),
+        ("optimizer.lr", "high", ["--set", "optimizer.lr = 'high'"]),
+        ("lr", -1, ["plain_cnn.toml with --set", "optimizer.lr = -1"]),
+        ("gamma", 2.0, ["gamma"]),
+        ("imbalance.strategy", "focal", ["imbalance.strategy", "--imbalance"]),
+        ("imbalance.params", 3, ["imbalance.params = 3"]),
+        ("imbalance.params", {"gamma": 1.0}, ["gamma"]),
+    ],
+)
+def test_faults_in_overrides(key, value, fragments):
+    message = one_line(lambda: load_recipe("plain_cnn", overrides={key: value}))
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_a_strategy_cannot_lose_its_knobs():
+    message = one_line(lambda: load_recipe("plain_cnn", strategy="focal", overrides={"imbalance.params": {}}))
+    assert "gamma" in message
+
+
+# the run as a value
+
+
+def replaced(spec: RunSpec, part: str, **changes: Any) -> RunSpec:
+    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=changes)})
+
+
+def test_id_changes_with_everything_that_decides_the_result(spec):
+    recipes = [
+        {"optimizer.lr": 0.3},
+        {"training.precision.cpu": "fp32"},
+        {"augment.mixup": 0.1},
+        {"model.init": "imagenet"},
+        {"imbalance.params.power": 0.9},
+    ]
+    others = [
+        *(
+            spec.model_copy(update={"recipe": load_recipe("plain_cnn", strategy="inverse", overrides=o)})
+            for o in recipes
+        ),
+        spec.model_copy(update={"seed": 4}),
+        replaced(spec, "budget", name="slow"),
+        replaced(spec, "budget", fraction=0.5),
+        replaced(spec, "budget", epochs=6),
+        replaced(spec, "budget", batch_size=33),
+        replaced(spec, "data", name="other"),
+        replaced(spec, "data", fingerprint="0123abce"),
+    ]
+    hashes = [s.fingerprint for s in (spec, *others)]
+    assert len(set(hashes)) == len(hashes)
+    assert len({s.id for s in (spec, *others)}) == len(hashes)
+
+
+def test_id_reads_as_model_strategy_seed_hash(spec):
+    assert re.fullmatch(r"plain_cnn-inverse-s3-[0-9a-f]{8}", spec.id)
+    assert spec.id.endswith(spec.fingerprint)
+
+
+def test_id_does_not_depend_on_the_order_or_spelling_of_values(spec):
+    table = json.loads(spec.model_dump_json())
+
+    def backwards(value: Any) -> Any:
+        return {k: backwards(value[k]) for k in reversed(value)} if isinstance(value, dict) else value
+
+    assert RunSpec.model_validate(backwards(table)).id == spec.id
+    whole = {"optimizer.clip_norm": 1}
+    point = {"optimizer.clip_norm": 1.0}
+    a, b = (spec.model_copy(update={"recipe": load_recipe("plain_cnn", overrides=o)}) for o in (whole, point))
+    assert a.id == b.id
+
+
+def test_id_is_the_same_in_another_process(spec):
+    code = "import sys; from ferbench.recipe import RunSpec; print(RunSpec.model_validate_json(sys.stdin.read()).id)"
+    for hash_seed in ("1", "2"):
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            input=spec.model_dump_json(),
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        assert result.stdout.strip() == spec.id
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224.augreg_in21k", "timm:hf-hub:timm/resnet18.a1_in1k"])
+def test_id_is_one_folder_name(name, spec):
+    spec = spec.model_copy(update={"recipe": load_recipe(name)})
+    assert spec.recipe.model.name == name
+    assert re.fullmatch(r"[A-Za-z0-9._-]+", spec.id)
+    assert not spec.id.startswith(".")
+
+
+def test_epochs_are_the_budgets_or_the_recipes(spec):
+    assert spec.epochs == load_budget("quick").epochs
+    assert spec.batch_size == load_budget("quick").batch_size
+    own = replaced(spec, "budget", epochs=0, batch_size=0)
+    assert (own.epochs, own.batch_size) == (spec.recipe.training.epochs, spec.recipe.training.batch_size)
+
+
+def test_spec_survives_json(spec):
+    again = RunSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec and again.id == spec.id
+    assert validated(RunSpec, json.loads(spec.model_dump_json()), "x") == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": "3"}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"seed": 3.0}, "seed"),
+        ({"colour": 1}, "colour"),
+        ({"budget": {"name": "x", "fraction": 0.0, "epochs": 1, "batch_size": 0}}, "budget.fraction"),
+        ({"data": {"name": "x", "fingerprint": "y", "protocol": "folds"}}, "data.protocol"),
+    ],
+)
+def test_spec_is_strict(spec, change, field):
+    table = {**json.loads(spec.model_dump_json()), **change}
+    assert field in one_line(lambda: validated(RunSpec, table, "spec"))
+
+
+def test_spec_is_frozen(spec):
+    with pytest.raises(ValidationError):
+        spec.seed = 4
+    with pytest.raises(ValidationError):
+        spec.recipe.optimizer.lr = 1.0
