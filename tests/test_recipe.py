@@ -165,8 +165,8 @@ def test_every_knob_is_used_and_no_other(name):
         ('[training.precision]\ncpu = "int8"', ["training.precision.cpu = 'int8'"]),
         ("[augment]\nflip = 1.5", ["augment.flip = 1.5"]),
         ("[augment]\nrotate = 181", ["augment.rotate = 181"]),
-        ("[model]\ninput_size = 8", ["model.input_size = 8"]),
-        ("[model]\ninit = 3", ["model.init = 3", "string"]),
+        ('[model]\nname = "vgg16"\ninput_size = 8', ["model.input_size = 8"]),
+        ('[model]\nname = "vgg16"\ninit = 3', ["model.init = 3", "string"]),
         ('[imbalance]\nstrategy = "focl"', ["unknown strategy 'focl'", "did you mean focal?"]),
         ("[imbalance]\nstrategy = 3", ["imbalance.strategy = 3"]),
         ('[imbalance]\nstrategy = "focal"\nparams = {gama = 1.0}', ["'gama'", "did you mean gamma?", "focal"]),
@@ -212,7 +212,7 @@ def test_recipe_file_of_ones_own(tmp_path):
     assert recipe.imbalance.params == {"beta": 0.99, "clip": 0.0}
     # another strategy takes its own knobs, not the file's
     assert load_recipe(str(path), strategy="focal").imbalance.params == {"gamma": 1.0}
-    assert recipe.optimizer == load_recipe("plain_cnn").optimizer
+    assert recipe.optimizer == load_recipe("vgg16").optimizer
     assert "no recipe file" in one_line(lambda: load_recipe("nowhere.toml"))
     assert "did you mean resnet18" in one_line(lambda: load_recipe("resnet19"))
 

@@ -56,7 +56,9 @@ def assemble(found: Images) -> Dataset:
         keys = [(hashes[i], found.labels[i]) for i in members]
         order = members[sorted(range(len(keys)), key=keys.__getitem__)]
         for i in order:
-            fingerprint.update(f"{split} {found.classes[found.labels[i]]} ".encode() + hashes[i])
+            fingerprint.update(
+                f"{split} {found.classes[found.labels[i]]} ".encode(errors="surrogateescape") + hashes[i]
+            )
         if found.votes is not None:
             fingerprint.update(found.votes[order].tobytes())
         parts[split] = Split(

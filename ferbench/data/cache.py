@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ferbench.data.dataset import SPLITS, Dataset, Split
-from ferbench.data.sources import content_hash, signature
+from ferbench.data.sources import content_hash, one_line, signature, to_bytes
+from ferbench.errors import InputError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever a reader would give another result for the same files."""
 
 
@@ -36,17 +38,31 @@ def cached(path: Path, extra: str, parse: Callable[[], Dataset]) -> Dataset:
         path: file or folder.
         extra: what else the result depends on.
     """
-    mark = hashlib.blake2b(f"{READER_VERSION} {signature(path)} {extra}".encode(), digest_size=16).hexdigest()
-    index = cache_folder() / "index" / mark
-    # unchanged files are known by size and time; their content is hashed only once
-    key = index.read_text(encoding="ascii") if index.is_file() else None
-    if key is None:
-        content = f"{READER_VERSION} {path.name} {content_hash(path)} {extra}"
-        key = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    try:
+        index = cache_folder() / "index" / _hash(f"{READER_VERSION} {signature(path)} {extra}")
+        # unchanged files are known by size and time; their content is hashed only once
+        known = _read_key(index)
+        key = known or _hash(f"{READER_VERSION} {path.name} {content_hash(path)} {extra}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
     dataset = cached_by_key(key, parse)
-    if not index.is_file():
+    if known is None:
         _try_writing(index, key)
     return dataset
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(to_bytes(text), digest_size=16).hexdigest()
+
+
+def _read_key(index: Path) -> str | None:
+    """The key in an index file; None if there is none, or what a crash or a full disk left is no key."""
+    try:
+        text = index.read_text(encoding="latin-1")
+    except OSError:
+        return None
+    # anything else would name another folder, and a folder that cannot be read is removed
+    return text if re.fullmatch("[0-9a-f]{32}", text) else None
 
 
 def cached_by_key(key: str, parse: Callable[[], Dataset]) -> Dataset:
@@ -84,7 +100,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
             np.save(temporary / f"{name}-labels.npy", split.labels)
             if split.votes is not None:
                 np.save(temporary / f"{name}-votes.npy", split.votes)
-            (temporary / f"{name}-sources").write_bytes(zlib.compress("\n".join(split.sources).encode(), 1))
+            (temporary / f"{name}-sources").write_bytes(zlib.compress(to_bytes("\n".join(split.sources)), 1))
         facts = {k: getattr(dataset, k) for k in ("name", "edition", "classes", "fingerprint", "official", "notes")}
         (temporary / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
         if folder.exists() and _read(folder) is None:
@@ -118,7 +134,7 @@ def _read_split(folder: Path, name: str) -> Split | None:
     images = np.load(folder / f"{name}-images.npy", mmap_mode="r")
     labels = np.load(folder / f"{name}-labels.npy")
     votes = folder / f"{name}-votes.npy"
-    sources = zlib.decompress((folder / f"{name}-sources").read_bytes()).decode().split("\n")
+    sources = zlib.decompress((folder / f"{name}-sources").read_bytes()).decode(errors="surrogateescape").split("\n")
     if not len(images) == len(labels) == len(sources):
         raise ValueError("the parts do not fit together")
     return Split(images, labels, tuple(sources), np.load(votes) if votes.exists() else None)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ferbench.data.assemble import Images
 from ferbench.data.dataset import FER2013_CLASSES, SPLITS
+from ferbench.data.sources import one_line
 from ferbench.data.tables import USAGES
 from ferbench.errors import InputError
 
@@ -81,17 +82,31 @@ def relabel(found: Images, labels: str) -> Images:
 
 def _read(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """(split codes [N], has an image name [N], votes [N, 10] in the order of COLUMNS)."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        fields = [f.strip() for f in reader.fieldnames or []]
-        missing = {"Usage", "Image name", *COLUMNS} - set(fields)
-        if missing:
-            raise InputError(f"{path}: no column {sorted(missing)[0]!r}: not FER+'s fer2013new.csv")
-        reader.fieldnames = fields
-        rows = list(reader)
     try:
-        votes = np.array([[int(row[c]) for c in COLUMNS] for row in rows])
-        usages = np.array([USAGES[row["Usage"].lower()] for row in rows], np.uint8)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: a vote is no whole number or a Usage is unknown ({error})") from None
-    return usages, np.array([bool(row["Image name"].strip()) for row in rows]), votes
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            fields = [f.strip() for f in reader.fieldnames or []]
+            missing = {"Usage", "Image name", *COLUMNS} - set(fields)
+            if missing:
+                raise InputError(f"{path}: no column {sorted(missing)[0]!r}: not FER+'s fer2013new.csv")
+            reader.fieldnames = fields
+            rows = [_row(row, f"{path}: row {n} (line {n + 1})") for n, row in enumerate(reader, 1)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as CSV ({one_line(error)})") from None
+    usages, named, votes = zip(*rows, strict=True) if rows else ((), (), ())
+    return np.array(usages, np.uint8), np.array(named, bool), np.array(votes, np.int64)
+
+
+def _row(row: dict[str, str], where: str) -> tuple[int, bool, list[int]]:
+    """(split code, has an image name, votes) of a row."""
+    # csv puts what is too much under None, and None for what is missing
+    if None in row or None in row.values():
+        raise InputError(f"{where}: more or fewer fields than columns: is the file cut off?")
+    usage = row["Usage"].strip()
+    if usage.lower() not in USAGES:
+        raise InputError(f"{where}: unknown Usage {usage!r} (Training, PublicTest or PrivateTest)")
+    texts = [row[c].strip() for c in COLUMNS]
+    for column, text in zip(COLUMNS, texts, strict=True):
+        if not text.isdecimal():
+            raise InputError(f"{where}: {column} has {text!r} votes, expected a whole number")
+    return USAGES[usage.lower()], bool(row["Image name"].strip()), [int(t) for t in texts]

@@ -20,6 +20,7 @@ _SPLIT_FOLDERS = {
     **dict.fromkeys(("test", "testing", "privatetest"), 2),
 }
 _FILE_PREFIXES = {"Training_": 0, "PublicTest_": 1, "PrivateTest_": 2}
+_TAKEN_NAMES = ("fer2013", "fer2013-subset", "fer2013-folder", "ferplus-majority", "ferplus-soft", "synthetic")
 _SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised": "surprise", "fearful": "fear"}
 
 
@@ -37,9 +38,9 @@ def read_folders(source: Source) -> Images:
     for member, path in zip(members, paths, strict=True):
         if not is_image(source.head(member, 16)):
             raise InputError(f"{source.describe(member)}: neither an image nor a FER2013 table")
-        if len(path.parts) < 2:
+        if len(path.parts) < 2 or path.parts[-2].lower() in _SPLIT_FOLDERS:
             raise InputError(f"{source.describe(member)}: not in a class folder (split/class/image or class/image)")
-    classes, labels = _classes([p.parts[-2] for p in paths])
+    classes, labels = _classes(source, [p.parts[-2] for p in paths])
     folder_splits = _folder_splits(source, paths)
     named = [next((s for p, s in _FILE_PREFIXES.items() if path.name.startswith(p)), -1) for path in paths]
     known = classes == FER2013_CLASSES and min(named) >= 0
@@ -47,7 +48,7 @@ def read_folders(source: Source) -> Images:
         (source.read(m) for m in members), [source.describe(m) for m in members], SIDE if known else None
     )
     found = Images(
-        name=source.path.name.partition(".")[0] or "folder",
+        name=_own_name(source),
         edition="folders",
         classes=classes,
         images=images,
@@ -67,10 +68,18 @@ def _check_no_empty_folder(source: Source, members: list[str]) -> None:
             raise InputError(f"{source.describe(folder)}: the folder is empty")
 
 
-def _classes(folders: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def _own_name(source: Source) -> str:
+    name = source.path.name.partition(".")[0] or "folder"
+    # what a folder is called does not put it on another data set's leaderboard
+    return f"other-{name}" if name in _TAKEN_NAMES else name
+
+
+def _classes(source: Source, folders: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """FER2013's classes in its own order where the folders are exactly those seven, else the names in order."""
     mapped = [_SYNONYMS.get(f.lower(), f.lower()) for f in folders]
     names = FER2013_CLASSES if set(mapped) == set(FER2013_CLASSES) else tuple(sorted(set(folders)))
+    if len(names) > 256:
+        raise InputError(f"{source.path}: {len(names)} class folders, at most 256 classes: is this the right folder?")
     keys = mapped if names is FER2013_CLASSES else folders
     code = {name: i for i, name in enumerate(names)}
     return names, np.array([code[k] for k in keys], np.uint8)

@@ -6,11 +6,15 @@ import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ferbench.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIDE = 48
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P2", b"P5", b"P6")
@@ -36,12 +40,23 @@ def decode_all(contents: Iterable[bytes], names: Sequence[str], exact_side: int 
     return np.stack(decoded)
 
 
+def _grey(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        # Pillow would cut 16 bits off at 255
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, expected 8 or 16")
+    return picture.convert("L")
+
+
 def _decode(content: bytes, name: str, exact_side: int | None) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(content or b"")) as picture:
-            grey = ImageOps.exif_transpose(picture).convert("L")
+        with Image.open(io.BytesIO(content)) as picture:
+            grey = _grey(ImageOps.exif_transpose(picture))
     except Exception as error:
         # Pillow raises whatever its decoders raise
         raise InputError(f"{name}: not readable as an image ({' '.join(str(error).split())[:120]})") from None

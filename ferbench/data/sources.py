@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -17,7 +18,9 @@ from typing import BinaryIO
 
 from ferbench.errors import InputError
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+# zipfile lets a damaged name's UnicodeDecodeError through
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError)
+_READ_ERRORS = (*_DAMAGED, OSError, NotImplementedError, RuntimeError)
 
 
 class Source(ABC):
@@ -51,7 +54,9 @@ class Source(ABC):
         except InputError:
             raise
         except _READ_ERRORS as error:
-            raise InputError(f"{self.describe(member)}: cannot be read, cut off or damaged ({error})") from None
+            raise InputError(
+                f"{self.describe(member)}: cannot be read, cut off or damaged ({one_line(error)})"
+            ) from None
 
     def read(self, member: str) -> bytes:
         """All of a member's bytes."""
@@ -136,10 +141,9 @@ class _Tar(Source):
                     continue
                 if entry.isdir():
                     self._directories.append(name.rstrip("/"))
-                elif entry.isfile():
-                    content = tar.extractfile(entry)
-                    assert content is not None
-                    self._files[name] = content.read()
+                else:
+                    self._files[name] = _tar_content(tar, entry)
+            _check_end(tar)
 
     def members(self) -> list[str]:
         return sorted(self._files)
@@ -149,6 +153,34 @@ class _Tar(Source):
 
     def _open(self, member: str) -> BinaryIO:
         return io.BytesIO(self._files[member])
+
+
+def _tar_content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    """The bytes of a file, or of the file that a link in the archive points to."""
+    try:
+        content = tar.extractfile(entry)
+    except KeyError:
+        content = None
+    if content is None:
+        raise tarfile.ReadError(f"{entry.name} is no file and no link to one in the archive")
+    return content.read()
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise where a tar does not end as it must: tarfile takes a cut or a damaged header for the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise tarfile.ReadError(f"no end of the archive after {len(tar.getmembers())} files")
+    # gzip compares its checksum where its data end, which is behind the tar's end
+    while tar.fileobj.read(1 << 20):
+        pass
+
+
+def one_line(error: Exception) -> str:
+    """An error's own text without line breaks, which tarfile's and Arrow's have."""
+    return " ".join(str(error).split())[:200]
 
 
 def ignorable(name: str) -> bool:
@@ -182,11 +214,16 @@ def open_source(path: Path) -> Source:
     except InputError:
         raise
     except _READ_ERRORS as error:
-        raise InputError(f"{path}: cut off, damaged or no archive ({error})") from None
+        raise InputError(f"{path}: cut off, damaged or no archive ({one_line(error)})") from None
 
 
 def _is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar"
+
+
+def to_bytes(names: str) -> bytes:
+    """UTF-8, where what is not Unicode in a file's name stays the bytes it was."""
+    return names.encode(errors="surrogateescape")
 
 
 def signature(path: Path) -> str:
@@ -203,7 +240,7 @@ def signature(path: Path) -> str:
                         stack.append(Path(entry.path))
                     entries.append((entry.path, entry.stat()))
     lines = sorted(f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ino}" for name, s in entries)
-    return hashlib.blake2b("\n".join([str(path), *lines]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(to_bytes("\n".join([str(path), *lines])), digest_size=16).hexdigest()
 
 
 def content_hash(path: Path) -> str:
@@ -212,9 +249,9 @@ def content_hash(path: Path) -> str:
     if path.is_dir():
         folder = _Folder(path)
         # folders count too: an empty class is an error, which a cache must not hide
-        digest.update("\n".join(sorted(folder.folders())).encode())
+        digest.update(to_bytes("\n".join(sorted(folder.folders()))))
         for member in folder.members():
-            digest.update(f"\n{member}\n".encode())
+            digest.update(to_bytes(f"\n{member}\n"))
             digest.update(folder.read(member))
         return digest.hexdigest()
     with path.open("rb") as file:

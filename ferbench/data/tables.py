@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ferbench.data.assemble import Images
 from ferbench.data.dataset import FER2013_CLASSES
 from ferbench.data.pictures import decode_all
-from ferbench.data.sources import Source
+from ferbench.data.sources import Source, one_line
 from ferbench.errors import InputError
 
 SIDE = 48
@@ -81,13 +81,20 @@ def _csv_rows(
         # numpy stops at what is no number and warns; the size tells, and the slow path finds the row
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            values = np.fromstring(b" ".join(texts).decode("latin-1"), dtype=np.int32, sep=" ")
+            # 64 bits: numbers that do not fit come out as the largest, where 32 would wrap round
+            values = np.fromstring(b" ".join(texts).decode("latin-1"), dtype=np.int64, sep=" ")
         except ValueError:
-            values = np.empty(0, np.int32)
-    if values.size != len(rows) * N_PIXELS or values.min() < 0 or values.max() > 255:
+            values = np.empty(0, np.int64)
+    whole = values.size == len(rows) * N_PIXELS and all(map(_has_all_pixels, texts))
+    if not whole or values.min() < 0 or values.max() > 255:
         raise _bad_pixels(texts, where, at)
     shape = (len(rows), SIDE, SIDE)
     return values.astype(np.uint8).reshape(shape), np.array(labels, np.uint8), np.array(splits, np.uint8)
+
+
+def _has_all_pixels(text: bytes) -> bool:
+    # counting spaces is fast, and right where one space stands between two numbers
+    return text.count(b" ") == N_PIXELS - 1 or len(text.split()) == N_PIXELS
 
 
 def _label(cell: bytes, where: str, n: int) -> int:
@@ -111,8 +118,8 @@ def _bad_pixels(texts: list[bytes], where: str, at: int) -> InputError:
         words = text.decode("latin-1").split()
         place = f"{where}: row {n} (line {n + 1})"
         for i, word in enumerate(words):
-            if not word.isdecimal() or int(word) > 255:
-                return InputError(f"{place}: pixel {i + 1} is {word!r}, expected a whole number from 0 to 255")
+            if not word.isdecimal() or int(word[:24]) > 255:
+                return InputError(f"{place}: pixel {i + 1} is {word[:24]!r}, expected a whole number from 0 to 255")
         if len(words) != N_PIXELS:
             return InputError(f"{place}: {len(words)} pixels, expected {N_PIXELS} (48 x 48)")
         total += len(words)
@@ -131,26 +138,25 @@ def read_parquet(source: Source, member: str) -> Images:
     where = source.describe(member)
     try:
         table = pq.read_table(io.BytesIO(source.read(member)))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{where}: not readable as Parquet, cut off or damaged ({_line(error)})") from None
+        columns = {
+            name: table[name].to_pylist() for name in ("image", "emotion", "usage") if name in table.column_names
+        }
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: not readable as Parquet, cut off or damaged ({one_line(error)})") from None
     for needed in ("image", "emotion", "usage"):
-        if needed not in table.column_names:
+        if needed not in columns:
             raise InputError(
                 f"{where}: no column {needed!r} (found: {', '.join(table.column_names)}); needed: image, emotion, usage"
             )
     if not table.num_rows:
         raise InputError(f"{where}: no rows")
-    cells = table["image"].to_pylist()
-    contents = [c["bytes"] if isinstance(c, dict) else c for c in cells]
+    cells = columns["image"]
+    contents = [(c.get("bytes") if isinstance(c, dict) else c) or b"" for c in cells]
     paths = [str((c.get("path") if isinstance(c, dict) else None) or "") for c in cells]
     names = [f"{where} row {i + 1}" + (f" ({p})" if p else "") for i, p in enumerate(paths)]
-    labels = [_label(str(v).encode(), where, i + 1) for i, v in enumerate(table["emotion"].to_pylist())]
-    splits = [_usage(str(v).encode(), where, i + 1) for i, v in enumerate(table["usage"].to_pylist())]
+    labels = [_label(str(v).encode(), where, i + 1) for i, v in enumerate(columns["emotion"])]
+    splits = [_usage(str(v).encode(), where, i + 1) for i, v in enumerate(columns["usage"])]
     images = decode_all(contents, names, exact_side=SIDE)
     return Images(
         "fer2013", "parquet", FER2013_CLASSES, images, np.array(labels, np.uint8), np.array(splits, np.uint8), names
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

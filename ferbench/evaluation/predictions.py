@@ -41,8 +41,9 @@ class Predictions:
             )
         if len(set(self.classes)) < k or len(np.unique(self.ids)) < n:
             raise InputError(f"predictions on {self.split}: a class or an image id appears twice")
-        if n and int(self.labels.max()) >= k:
-            raise InputError(f"predictions on {self.split}: label {int(self.labels.max())} is not below {k} classes")
+        strange = self.labels[~np.isin(self.labels, np.arange(k))]
+        if len(strange):
+            raise InputError(f"predictions on {self.split}: label {strange[0]} is none of {k} classes")
         sums = self.probabilities.sum(1, dtype=np.float64)
         bad = np.flatnonzero(~(np.abs(sums - 1) < 1e-3) | (self.probabilities < 0).any(1))
         if len(bad):

@@ -24,7 +24,7 @@ def _adapted(build: Callable[..., Any], recipe: ModelRecipe, n_classes: int) -> 
 def efficientnet_b2(recipe: ModelRecipe, n_classes: int) -> nn.Module:
     """EfficientNet-B2.
 
-    Its five strides of 2 leave a 2x2 map at 48 pixels; `stem_stride = 1` gives 3x3 at four times the cost, and a
+    Its five strides of 2 leave a 2x2 map at 48 pixels; `stem_stride = 1` gives 3x3 at three times the cost, and a
     larger `input_size` does the same with more pixels per feature.
     """
     return _adapted(torchvision.models.efficientnet_b2, recipe, n_classes)

@@ -33,17 +33,23 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
     }
     try:
         return _create(name, recipe.input_size, options)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{recipe.name} cannot be built for {recipe.input_size}x{recipe.input_size}: {error}"
+            f"{recipe.name} cannot be built for {recipe.input_size}x{recipe.input_size}: {reason}"
         ) from None
 
 
 def _create(name: str, size: int, options: dict[str, Any]) -> nn.Module:
-    try:
-        return timm.create_model(name, img_size=size, **options)
-    except TypeError as error:
-        # convolutional networks take any size and refuse the argument
-        if "img_size" not in str(error):
-            raise
-        return timm.create_model(name, **options)
+    """The network, without those options that it refuses and that would change nothing."""
+    options = {**options, "img_size": size}
+    # convolutional networks take any size; a rate of 0 is as good as no stochastic depth
+    spare = ["img_size"] if options["drop_path_rate"] else ["img_size", "drop_path_rate"]
+    while True:
+        try:
+            return timm.create_model(name, **options)
+        except TypeError as error:
+            refused = [o for o in spare if o in options and o in str(error)]
+            if not refused:
+                raise
+            del options[refused[0]]

@@ -40,7 +40,7 @@ def _fit(stored: dict[str, Tensor], name: str, own: Tensor, path: Path) -> Tenso
             return own
         raise InputError(f"{path}: no tensor {name!r}: these are not weights of this network")
     tensor = stored[name]
-    if tensor.ndim == 4 and tensor.shape[1] == 3 and own.shape[1] == 1:
+    if tensor.ndim == 4 and tensor.shape[1] == 3 and own.shape[1:2] == (1,):
         tensor = tensor.sum(1, keepdim=True)
     if tensor.shape != own.shape:
         raise InputError(f"{path}: {name} has shape {list(tensor.shape)}, the network needs {list(own.shape)}")
@@ -57,8 +57,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path}: not readable as weights ({str(error).splitlines()[0]})") from None
-    return loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+        raise InputError(f"{path}: not readable as weights ({_cause(error)})") from None
+    table = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    return {k: v for k, v in table.items() if isinstance(v, Tensor)} if isinstance(table, dict) else {}
 
 
 def _imagenet_file(network: nn.Module, row: Model) -> Path:

@@ -116,11 +116,11 @@ def read_record(path: Path) -> RunRecord:
         InputError: it is missing, no JSON, or not of this schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     try:
-        table = json.loads(text)
+        table = json.loads(content)
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     return validated(RunRecord, table, str(path))

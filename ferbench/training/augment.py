@@ -55,7 +55,7 @@ def _affine(recipe: AugmentRecipe, uniform: Draw) -> Tensor:
 
 def _erased(size: int, recipe: AugmentRecipe, uniform: Draw) -> Tensor:
     """`[N, 1, size, size]` bool, true inside each image's rectangle."""
-    area = uniform(0.02, max(recipe.erase_size, 0.02)) * size * size
+    area = uniform(min(0.02, recipe.erase_size), recipe.erase_size) * size * size
     aspect = torch.exp(uniform(-math.log(3.3), math.log(3.3)))
     height, width = torch.sqrt(area * aspect), torch.sqrt(area / aspect)
     applies = uniform(0, 1) < recipe.erase

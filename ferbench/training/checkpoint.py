@@ -33,10 +33,10 @@ class Checkpoint:
             return None
         try:
             stored = torch.load(self.path, map_location="cpu", weights_only=True)
+            return stored["state"] if stored["key"] == self.key else None
         except Exception:
             # a file that cannot be read costs the epochs in it, never the run
             return None
-        return stored["state"] if stored.get("key") == self.key else None
 
     def save(self, state: Callable[[], dict[str, Any]]) -> bool:
         """Whether the state was written; it is not while saving takes more than its share of the time."""

@@ -154,9 +154,9 @@ class Trainer:
         """A fresh optimizer over what learns in the stage that begins: head alone, or all."""
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(not self.frozen or name.startswith(self.head + "."))
-        self.optimizer = build_optimizer(
-            parameter_groups(self.network, self.head, self.recipe.optimizer), self.recipe.optimizer
-        )
+        recipe = self.recipe.optimizer
+        groups = parameter_groups(self.network, self.head, recipe)
+        self.optimizer = build_optimizer(groups, recipe, scaled=self.arithmetic.needs_scaler)
 
     def _learning_rate(self, batch: int, n_batches: int) -> float:
         if self.frozen:

@@ -40,10 +40,16 @@ def _stage(name: str) -> str:
     return f"{first}.{rest[0]}" if first in _NUMBERED and rest else first
 
 
-def build_optimizer(groups: list[dict], recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer, fused."""
+def build_optimizer(groups: list[dict], recipe: OptimizerRecipe, *, scaled: bool) -> torch.optim.Optimizer:
+    """The recipe's optimizer, fused where that is safe.
+
+    Args:
+        scaled: whether a loss scaler may skip updates.
+    """
     if recipe.name == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+        momentum, nesterov = recipe.momentum, recipe.momentum > 0
+        # fused SGD leaves its momentum uninitialised when the first update is skipped, and the next one explodes
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov, fused=not scaled)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
 
 

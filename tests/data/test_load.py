@@ -1,0 +1,64 @@
+"""Which data `load` takes, and what `register` keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from ferbench import data
+from ferbench.data import load
+from ferbench.errors import InputError
+
+
+@pytest.fixture
+def table(few, write, tmp_path):
+    path = tmp_path / "faces.csv"
+    path.write_bytes(write.csv(few))
+    return path
+
+
+@pytest.fixture
+def tree(few, write, tmp_path):
+    return write.folders(tmp_path / "tree", few)
+
+
+def test_data_come_from_the_argument_then_the_environment_then_the_registration(table, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    assert data.resolve() == "synthetic"
+    assert data.register(tree).edition == "folders"
+    assert data.resolve() == str(tree)
+    assert load().edition == "folders"
+    monkeypatch.setenv("FERBENCH_DATA", str(table))
+    assert load().edition == "competition-csv"
+    assert load(tree).edition == "folders"
+    assert data.resolve("synthetic:4") == "synthetic:4"
+
+
+def test_registration_is_kept_only_of_what_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "bad").write_text("nonsense")
+    with pytest.raises(InputError, match="unknown format"):
+        data.register(tmp_path / "bad")
+    assert data.resolve() == "synthetic"
+
+
+def test_relative_path_is_registered_as_absolute(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    monkeypatch.chdir(table.parent)
+    data.register(table.name)
+    monkeypatch.chdir("/")
+    assert data.resolve() == str(table)
+
+
+@pytest.mark.parametrize("origin", ["data", "FERBENCH_DATA", "data registered by `ferbench data add`"])
+def test_path_to_nothing_is_refused_with_where_it_came_from(origin, table, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    gone = str(tmp_path / "gone")
+    if origin == "FERBENCH_DATA":
+        monkeypatch.setenv("FERBENCH_DATA", gone)
+    elif origin != "data":
+        table.rename(gone)
+        data.register(gone)
+        (tmp_path / "gone").unlink()
+    with pytest.raises(InputError) as caught:
+        load(gone if origin == "data" else None)
+    assert str(caught.value) == f"{origin}: nothing at {gone!r}"
