@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,12 @@ class Arithmetic:
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.name != "fp32")
 
 
+def check_device_name(name: str) -> None:
+    """Refuse what names no device; whether it is here only torch can say (`choose_device`)."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise InputError(f"--device {name}: unknown (auto, cpu, cuda or cuda:N)")
+
+
 def choose_device(name: str) -> torch.device:
     """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes a GPU where there is one.
 
@@ -46,14 +53,10 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: unknown (auto, cpu, cuda or cuda:N)")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
     return device

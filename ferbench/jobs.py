@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ferbench import data, models
-from ferbench.environment import cpu_name, describe_software, usable_cores
+from ferbench.environment import check_device_name, cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_budget, load_recipe
 from ferbench.recipe import Budget, DataKey, RunSpec
@@ -115,6 +115,7 @@ def make_plan(
     recipes = [r for word in models_wanted.split(",") for r in _recipes(word.strip())]
     strategies = STRATEGIES.select(imbalance)
     _check_seeds(seeds)
+    check_device_name(device)
     resolved = data.resolve(source)
     dataset = data.load(resolved, labels)
     key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
@@ -162,11 +163,15 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False) -> list[RunR
 
 
 def _run_in_worker(plan: Plan, spec: RunSpec, listener: Listener, redo: bool) -> RunRecord | None:
-    last = ""
+    last, here = "", None
     with _worker(plan.job(spec, "run", redo), plan.store.folder(spec) / "worker.log") as (process, events):
         for event in events:
             last = event.pop("event")
-            if last == "batch":
+            if last == "refused":
+                raise InputError(event["reason"])
+            if last == "started":
+                here = Environment.model_validate(event["environment"])
+            elif last == "batch":
                 listener.on_batch(**event)
             elif last == "epoch":
                 listener.on_epoch(event)
@@ -174,7 +179,7 @@ def _run_in_worker(plan: Plan, spec: RunSpec, listener: Listener, redo: bool) ->
     if last == "busy":
         return None
     if last not in ("done", "failed"):
-        plan.store.write_record(_crashed_record(spec, code))
+        plan.store.write_record(_crashed_record(spec, code, here))
     return plan.store.record(spec)
 
 
@@ -193,6 +198,8 @@ def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float 
 def _estimate_in_worker(plan: Plan, spec: RunSpec) -> float | str:
     with _worker(plan.job(spec, "estimate"), None) as (process, events):
         for event in events:
+            if event["event"] == "refused":
+                raise InputError(event["reason"])
             return float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
         return f"the worker ended with exit code {process.wait()}"
 
@@ -217,8 +224,10 @@ def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str],
         )
         try:
             assert process.stdin and process.stdout
-            process.stdin.write(job.model_dump_json() + "\n")
-            process.stdin.flush()
+            # a worker that is gone before it has read its job is told by its exit code
+            with suppress(BrokenPipeError):
+                process.stdin.write(job.model_dump_json() + "\n")
+                process.stdin.flush()
             yield process, (json.loads(line) for line in process.stdout)
         finally:
             process.kill()
@@ -228,10 +237,12 @@ def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str],
                     stream.close()
 
 
-def _crashed_record(spec: RunSpec, code: int) -> RunRecord:
-    """A record for a worker that could not write its own."""
+def _crashed_record(spec: RunSpec, code: int, here: Environment | None) -> RunRecord:
+    """A record for a worker that could not write its own; without `here` it had not said yet where it was."""
     reason = f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
     if code == -9:
         reason += " (out of memory?)"
-    here = {**describe_software(), "device": cpu_name(), "device_type": "cpu", "threads": usable_cores()}
-    return failed_record(spec, f"{reason}; worker.log in the run's folder has its last words", Environment(**here))
+    if here is None:
+        facts = {**describe_software(), "device": cpu_name(), "device_type": "cpu", "threads": usable_cores()}
+        here = Environment(**facts)
+    return failed_record(spec, f"{reason}; worker.log in the run's folder has its last words", here)

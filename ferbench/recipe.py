@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
@@ -17,6 +17,15 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
+SMALLEST_INPUT = 16
+
+
+def _none_or_an_input_size(size: int) -> int:
+    if 0 < size < SMALLEST_INPUT:
+        raise ValueError(f"0 or at least {SMALLEST_INPUT} is expected")
+    return size
 
 
 class _Table(BaseModel):
@@ -32,7 +41,7 @@ class ModelRecipe(_Table):
     """A row of MODELS, or timm:<name>."""
     init: str
     """"scratch", "imagenet", or the path of a weights file."""
-    input_size: Annotated[int, Field(ge=16, le=512)]
+    input_size: Annotated[int, Field(ge=SMALLEST_INPUT, le=512)]
     """Side in pixels to which images are interpolated, in the same step as the augmentation."""
     stem_stride: Annotated[int, Field(ge=0)]
     """Down-sampling in the stem; see the network's docstring. 0: the architecture's own (timm)."""
@@ -108,7 +117,7 @@ class TrainingRecipe(_Table):
     """Share of each target spread evenly over the classes."""
     ema_decay: Below1
     """Decay per update of the weight average that is evaluated; 0 evaluates the weights themselves."""
-    start_size: Annotated[int, Field(ge=0, le=512)]
+    start_size: Annotated[int, Field(ge=0, le=512), AfterValidator(_none_or_an_input_size)]
     """Side of the training images in the first epoch, growing to input_size (arXiv 2104.00298); 0 switches it off."""
     growth: Fraction
     """Share of the epochs by which it has grown."""

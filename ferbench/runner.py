@@ -154,8 +154,8 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
 
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
     """How long a run should take, from a few training steps and evaluation batches timed here and now."""
-    n_timed = 4 * spec.batch_size
-    train = dataset.train.take(np.arange(min(n_timed, len(dataset.train))))
+    # a share of every class: a loss may refuse to leave one out
+    train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
     val = dataset.val.take(np.arange(min(512, len(dataset.val))))
     bench = set_up(spec, dataset, choose_device(device_name), train)
     trainer, evaluations = bench.trainer, []

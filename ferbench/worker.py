@@ -80,11 +80,17 @@ def _end_with_parent() -> None:
 def _do(job: Job, events: _Events) -> bool:
     from ferbench.data import load
     from ferbench.environment import choose_device, describe
+    from ferbench.errors import InputError
     from ferbench.records.record import Environment, failed_record
     from ferbench.records.store import Store
     from ferbench.runner import estimate_seconds, run_one
 
     store = Store(job.results)
+    try:
+        here = Environment(**describe(choose_device(job.device)))
+    except InputError as error:
+        events.tell("refused", reason=str(error))
+        return False
     if job.task == "estimate":
         try:
             events.tell("estimate", seconds=estimate_seconds(job.spec, load(job.source, job.labels), job.device))
@@ -102,11 +108,11 @@ def _do(job: Job, events: _Events) -> bool:
             return True
         if job.redo:
             store.forget_checkpoint(job.spec)
+        events.tell("started", environment=here.model_dump())
         try:
             run_one(job.spec, load(job.source, job.labels), store, job.device, events)
         except Exception as error:
             traceback.print_exc()
-            here = Environment(**describe(choose_device(job.device)))
             store.write_record(failed_record(job.spec, reason_of(error), here))
             events.tell("failed", reason=reason_of(error))
             return False

@@ -44,6 +44,7 @@ def test_list(ferbench, kind, expected):
         (["run", "--models", "vgg16", "--set", "stem_stride=2"], "vgg16: model.stem_stride = 2 is not possible"),
         (["run", "--models", "vgg16", "--set", "drop_path=0.1"], "model.drop_path = 0.1 has no effect there"),
         (["run", "--models", "nowhere.toml"], "no recipe file 'nowhere.toml'"),
+        (["run", "--device", "tpu"], "--device tpu: unknown (auto, cpu, cuda or cuda:N)"),
         (["run", "--data", "nowhere"], "data: nothing at 'nowhere'"),
         (["run", "--labels", "ferplus=x.csv"], "--labels"),
         (["report"], "no results folder results"),
@@ -59,6 +60,14 @@ def test_bad_usage_is_one_line_and_exit_2(ferbench, tmp_path, words, message):
     assert len(said) == 1 and message in said[0], result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_device_that_is_not_here_is_exit_2_and_no_failed_run(ferbench, tmp_path):
+    for more in ((), ("--dry-run",)):
+        result = ferbench("run", "--models", "plain_cnn", "--device", "cuda:99", *more)
+        assert result.returncode == 2
+        assert "--device cuda:99: this machine has" in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_unknown_option_is_exit_2(ferbench):

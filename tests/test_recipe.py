@@ -164,6 +164,7 @@ def test_every_knob_is_used_and_no_other(name):
         ("[training]\nchannels_last = 1", ["training.channels_last = 1", "boolean"]),
         ('[training.precision]\ncpu = "int8"', ["training.precision.cpu = 'int8'"]),
         ("[augment]\nflip = 1.5", ["augment.flip = 1.5"]),
+        ("[training]\nstart_size = 8", ["training.start_size = 8", "0 or at least 16"]),
         ("[augment]\nrotate = 181", ["augment.rotate = 181"]),
         ('[model]\nname = "vgg16"\ninput_size = 8', ["model.input_size = 8"]),
         ('[model]\nname = "vgg16"\ninit = 3', ["model.init = 3", "string"]),

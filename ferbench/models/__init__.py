@@ -86,7 +86,7 @@ MODELS: Registry[Model] = Registry(
             stem_strides=(1,),
             drop_path=False,
             parameters=1_174_439,
-            macs=117_450_496,
+            macs=81_563_392,
             weights=None,
         ),
         Model(

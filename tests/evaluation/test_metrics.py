@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from ferbench.evaluation.metrics import METRICS, Scores, score
+from ferbench.evaluation.predictions import Predictions
+
+
+def predictions(true: list[int], predicted: list[int], k: int = 3) -> Predictions:
+    probabilities = np.full((len(true), k), 0.1 / (k - 1), np.float32)
+    probabilities[np.arange(len(true)), predicted] = 0.9
+    classes = tuple(f"class {i}" for i in range(k))
+    ids = np.array([f"test-{i:05d}" for i in range(len(true))])
+    return Predictions("test", classes, ids, np.array(true, np.uint8), probabilities)
+
+
+def per_class(scores: Scores, field: str) -> list[float]:
+    return [getattr(c, field) for c in scores.per_class.values()]
+
+
+# true 0 0 0 1 1 2, predicted 0 0 1 1 1 0
+#
+#           predicted 0  1  2   precision  recall  F1
+#   true 0            2  1  0   2/3        2/3     2/3
+#   true 1            0  2  0   2/3        1       4/5
+#   true 2            1  0  0   0          0       0
+def test_scores_by_hand():
+    scores = score(predictions([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 0]))
+    assert scores.n == 6
+    assert scores.confusion == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert list(scores.per_class) == ["class 0", "class 1", "class 2"]
+    assert per_class(scores, "precision") == pytest.approx([2 / 3, 2 / 3, 0])
+    assert per_class(scores, "recall") == pytest.approx([2 / 3, 1, 0])
+    assert per_class(scores, "f1") == pytest.approx([2 / 3, 4 / 5, 0])
+    assert per_class(scores, "support") == [3, 2, 1]
+    assert scores.values == pytest.approx(
+        {
+            "accuracy": 4 / 6,
+            "balanced_accuracy": (2 / 3 + 1) / 3,
+            "macro_f1": (2 / 3 + 4 / 5) / 3,
+            "weighted_f1": (3 * 2 / 3 + 2 * 4 / 5) / 6,
+        }
+    )
+
+
+def test_class_that_is_never_present():
+    """It counts in macro-F1, which is over all classes, and not in balanced accuracy, which has no recall for it."""
+    scores = score(predictions([0, 0, 1, 1], [0, 2, 1, 1]))
+    assert scores.per_class["class 2"].support == 0
+    assert per_class(scores, "recall") == [0.5, 1, 0]
+    assert scores.values["balanced_accuracy"] == pytest.approx(0.75)
+    assert scores.values["macro_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert scores.values["weighted_f1"] == pytest.approx((2 * 2 / 3 + 2 * 1) / 4)
+    # also where it is never predicted, so that runs on the same data are told the same
+    assert score(predictions([0, 0, 1], [0, 0, 1])).values["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_one_class_for_all():
+    scores = score(predictions([0, 0, 1, 2], [0, 0, 0, 0]))
+    assert scores.confusion == [[2, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert per_class(scores, "precision") == [0.5, 0, 0]
+    assert scores.values["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert scores.values["macro_f1"] == pytest.approx(2 / 9)
+
+
+def random_codes(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    true = np.concatenate([np.arange(7), random.choice(7, 300, p=[0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17])])
+    guess = random.integers(0, 7, len(true))
+    return true, np.where(random.random(len(true)) < 0.6, true, guess)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_scikit_learn_and_with_the_confusion_matrix(seed):
+    true, predicted = random_codes(seed)
+    scores = score(predictions(true.tolist(), predicted.tolist(), 7))
+    table = np.array(scores.confusion)
+    right, rows, columns = np.diag(table), table.sum(1), table.sum(0)
+    f1 = 2 * right / (rows + columns)
+    expected = {
+        "accuracy": (right.sum() / 307, sklearn_metrics.accuracy_score(true, predicted)),
+        "balanced_accuracy": ((right / rows).mean(), sklearn_metrics.balanced_accuracy_score(true, predicted)),
+        "macro_f1": (f1.mean(), sklearn_metrics.f1_score(true, predicted, average="macro")),
+        "weighted_f1": (f1 @ rows / 307, sklearn_metrics.f1_score(true, predicted, average="weighted")),
+    }
+    for name, values in expected.items():
+        assert [scores.values[name]] * 2 == pytest.approx(values), name
+    assert per_class(scores, "precision") == pytest.approx(right / columns)
+
+
+@pytest.mark.parametrize("name", METRICS.names)
+def test_every_metric_is_a_share_that_does_not_depend_on_the_order(name):
+    compute = METRICS[name].compute
+    true, predicted = random_codes(5)
+    value = compute(true, predicted, 7)
+    order = np.random.default_rng(0).permutation(len(true))
+    assert 0 < value < 1
+    assert compute(true[order], predicted[order], 7) == pytest.approx(value)
+    assert compute(true, true, 7) == 1
+    assert compute(true, (true + 1) % 7, 7) == 0
+    # one image more that is right: no metric falls
+    better = predicted.copy()
+    better[np.flatnonzero(true != predicted)[0]] = true[np.flatnonzero(true != predicted)[0]]
+    assert compute(true, better, 7) > value
+
+
+def test_scores_have_every_metric_and_survive_json():
+    scores = score(predictions([0, 1, 2], [0, 1, 1]))
+    assert list(scores.values) == METRICS.names
+    assert Scores.model_validate_json(scores.model_dump_json()) == scores

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ferbench.errors import InputError
+from ferbench.recipe import RunSpec
+from ferbench.records.record import RunRecord, failed_record
+from ferbench.records.store import Store, read_record
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def done(store, spec, finished, predictions) -> RunRecord:
+    """A run that is in the store."""
+    record = finished(spec)
+    store.write_run(record, predictions)
+    return record
+
+
+def other(spec: RunSpec, seed: int = 4) -> RunSpec:
+    return spec.model_copy(update={"seed": seed})
+
+
+# records
+
+
+def test_a_run_comes_back_as_it_was(store, spec, done, predictions):
+    assert store.record(spec) == done
+    assert store.records() == [done]
+    for split in predictions:
+        stored = store.predictions(spec, split.split)
+        assert np.array_equal(stored.probabilities, split.probabilities)
+        assert np.array_equal(stored.ids, split.ids)
+
+
+def test_files_are_where_the_spec_says(store, spec, done):
+    folder = store.root / "runs/faces/quick" / spec.id
+    assert store.folder(spec) == folder
+    assert sorted(p.name for p in folder.iterdir()) == ["record.json", "test.npz", "val.npz"]
+
+
+def test_records_come_in_the_order_of_their_folders(store, spec, finished):
+    specs = [other(spec, seed) for seed in (2, 0, 1)]
+    for s in specs:
+        store.write_record(finished(s))
+    assert [r.spec.seed for r in store.records()] == [0, 1, 2]
+
+
+def test_no_results_folder_is_said_and_an_empty_one_is_fine(store):
+    with pytest.raises(InputError, match="no results folder"):
+        store.records()
+    store.root.mkdir()
+    assert store.records() == []
+
+
+def changed(record: RunRecord, *path: str | int, value: Any) -> dict[str, Any]:
+    """A record's JSON with one field set, or removed by a value of `...`."""
+    table = json.loads(record.model_dump_json())
+    *parents, last = path
+    place = table
+    for part in parents:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fragments"),
+    [
+        (("schema_version",), 2, ["schema_version = 2"]),
+        (("schema_version",), "1", ["schema_version = '1'"]),
+        (("status",), "fine", ["status = 'fine'"]),
+        (("best_epoch",), "1", ["best_epoch = '1'", "integer"]),
+        (("best_epoch",), 1.0, ["best_epoch = 1.0", "integer"]),
+        (("history", 0, "lr"), "0.1", ["history.0.lr = '0.1'", "number"]),
+        (("history", 0, "lr"), None, ["history.0.lr = None"]),
+        (("spec", "seed"), -1, ["spec.seed = -1"]),
+        (("spec", "recipe", "optimizer", "lr"), ..., ["'spec.recipe.optimizer.lr' is missing"]),
+        (("scores", "val", "n"), True, ["scores.val.n = True"]),
+        (("environment", "threads"), ..., ["'environment.threads' is missing"]),
+        (("colour",), "red", ["unknown field 'colour'"]),
+        (("environment", "device_type"), "tpu", ["environment.device_type = 'tpu'"]),
+    ],
+)
+def test_other_schemas_are_refused(store, spec, done, path, value, fragments):
+    file = store.folder(spec) / "record.json"
+    file.write_text(json.dumps(changed(done, *path, value=value)))
+    for read in (lambda: read_record(file), store.records, lambda: store.is_done(spec)):
+        with pytest.raises(InputError) as caught:
+            read()
+        message = str(caught.value)
+        assert message.startswith(f"{file}: ") and "\n" not in message
+        assert all(f in message for f in fragments)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"", "not JSON"),
+        (b'{"id": ', "not JSON"),
+        (b"\xff\xfe\xfa binary", "not JSON"),
+        (b'{"id": "gr\xfcn"}', "not JSON"),
+        (b"[]", "RunRecord"),
+        (b"null", "RunRecord"),
+        (b'{"id": 3}', "id = 3"),
+    ],
+)
+def test_unreadable_records_are_one_line(content, fragment, tmp_path):
+    file = tmp_path / "record.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_record(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ") and "\n" not in message and fragment in message
+
+
+def test_missing_record_is_one_line(store, spec):
+    with pytest.raises(InputError, match=r"record\.json: No such file"):
+        store.record(spec)
+
+
+# done or not
+
+
+def test_done_needs_the_record_and_both_predictions(store, spec, done):
+    assert store.is_done(spec)
+    assert not store.is_done(other(spec))
+    for name in ("record.json", "val.npz", "test.npz"):
+        file = store.folder(spec) / name
+        content = file.read_bytes()
+        file.unlink()
+        assert not store.is_done(spec), name
+        file.write_bytes(content)
+    assert store.is_done(spec)
+
+
+def test_the_record_comes_last(store, spec, finished, predictions, monkeypatch):
+    def fail(record: RunRecord) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(store, "write_record", fail)
+    with pytest.raises(OSError, match="no space"):
+        store.write_run(finished(spec), predictions)
+    assert sorted(p.name for p in store.folder(spec).iterdir()) == ["test.npz", "val.npz"]
+    assert not store.is_done(spec) and not store.has_record(spec)
+
+
+def test_failed_run_has_a_record_but_is_not_done(store, spec, environment, finished, predictions):
+    store.write_record(failed_record(spec, "out of memory", environment))
+    assert store.has_record(spec) and not store.is_done(spec)
+    # not even with predictions of an earlier, better time
+    for split in predictions:
+        store.write(store.folder(spec) / f"{split.split}.npz", split.to_bytes())
+    assert not store.is_done(spec)
+    assert store.record(spec).reason == "out of memory"
+    store.write_run(finished(spec), predictions)
+    assert store.is_done(spec)
+    assert [r.status for r in store.records()] == ["ok"]
+
+
+def test_forgetting_a_checkpoint(store, spec, done):
+    store.write(store.folder(spec) / "checkpoint.pt", b"state")
+    store.forget_checkpoint(spec)
+    assert not (store.folder(spec) / "checkpoint.pt").exists()
+    store.forget_checkpoint(other(spec))
+    assert store.is_done(spec)
+
+
+# whole or not at all
+
+
+def test_a_file_takes_its_place_at_the_end(store):
+    path = store.root / "a/b.txt"
+    store.write(path, b"old")
+    with store.writing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_an_error_while_writing_leaves_the_old_file(store):
+    path = store.root / "b.txt"
+    store.write(path, b"old")
+    with pytest.raises(RuntimeError), store.writing(path) as file:
+        file.write(b"half of the n")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    # what is left over is in nobody's way
+    store.write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in store.root.iterdir()] == ["b.txt"]
+
+
+def test_a_leftover_of_a_record_is_no_record(store, spec, done):
+    folder = store.folder(other(spec))
+    folder.mkdir()
+    (folder / "record.json.partial").write_text("{")
+    assert store.records() == [done]
+
+
+# claims
+
+
+CLAIM = """
+import sys
+from ferbench.recipe import RunSpec
+from ferbench.records.store import Store
+with Store(sys.argv[1]).claim(RunSpec.model_validate_json(sys.argv[2])) as claimed:
+    print(claimed, flush=True)
+    sys.stdin.read()
+"""
+
+
+def claiming(store: Store, spec: RunSpec) -> subprocess.Popen[str]:
+    """Another process that claims a run and keeps it until its stdin closes."""
+    words = [sys.executable, "-c", CLAIM, str(store.root), spec.model_dump_json()]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_claim_excludes_other_processes_until_it_ends(store, spec):
+    with store.claim(spec) as claimed:
+        assert claimed
+        assert claiming(store, spec).communicate("")[0] == "False\n"
+    with claiming(store, spec) as holder:
+        assert holder.stdout.readline() == "True\n"
+        with store.claim(spec) as claimed:
+            assert not claimed
+        with store.claim(other(spec)) as claimed:
+            assert claimed, "another run is free"
+        holder.kill()
+        holder.wait()
+        with store.claim(spec) as claimed:
+            assert claimed, "a claim dies with its process"
+
+
+def test_a_claim_ends_with_an_error(store, spec):
+    with pytest.raises(RuntimeError), store.claim(spec):
+        raise RuntimeError
+    with store.claim(spec) as claimed:
+        assert claimed

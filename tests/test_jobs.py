@@ -1,0 +1,230 @@
+"""Plans, and workers that go wrong; the worker here is a shell script, so nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ferbench.data import load
+from ferbench.errors import InputError
+from ferbench.jobs import Plan, Silence, estimate, make_plan, run_many
+from ferbench.records.store import Store
+from ferbench.worker import _do
+
+
+@pytest.fixture
+def plan(faces: Path, tmp_path: Path) -> Plan:
+    """Two runs of one recipe."""
+    return make_plan("plain_cnn", source=faces, seeds=(0, 1), results=tmp_path / "results")
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], int]]:
+    """Put a shell script in the worker's place; it has read its job when the script begins."""
+
+    def install(script: str) -> Callable[[], int]:
+        program, starts = tmp_path / "python", tmp_path / "starts"
+        program.write_text(f"#!/bin/sh\nread job\necho started >> {starts}\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        return lambda: len(starts.read_text().split()) if starts.exists() else 0
+
+    return install
+
+
+class Notes(Silence):
+    """What a listener is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_start(self, spec: Any, images: int) -> None:
+        self.told.append(("start", spec.seed, images))
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        self.told.append(("batch", epoch, images))
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        self.told.append(("epoch", row))
+
+    def on_end(self, spec: Any, record: Any) -> None:
+        self.told.append(("end", spec.seed, record and record.status))
+
+
+def say(**event: Any) -> str:
+    return f"echo '{json.dumps(event)}'"
+
+
+# plans
+
+
+def test_plan_is_every_model_strategy_and_seed(faces):
+    plan = make_plan("plain_cnn,resnet*", source=faces, imbalance="none,focal", seeds=(0, 7), device="cpu")
+    asked = [(s.recipe.model.name, s.recipe.imbalance.strategy, s.seed) for s in plan.specs]
+    networks = ("plain_cnn", "resnet18", "resnet34", "resnet50")
+    assert asked == [(m, i, s) for m in networks for i in ("none", "focal") for s in (0, 7)]
+    assert {s.data.fingerprint for s in plan.specs} == {load(faces).fingerprint}
+    assert {s.budget.name for s in plan.specs} == {"full"}
+
+
+def test_the_same_run_asked_for_twice_is_one(faces):
+    assert len(make_plan("plain_cnn,plain*", source=faces, seeds=(0, 0)).specs) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fragments"),
+    [
+        ({"budget": "quick", "overrides": {"training.epochs": 3}}, ["--set epochs", "budget quick has epochs"]),
+        ({"budget": "quick", "overrides": {"epochs": 3}}, ["--set epochs", "--budget full"]),
+        ({"budget": "demo", "overrides": {"batch_size": 8}}, ["--set batch_size", "budget demo has batch_size"]),
+        ({"seeds": (0, -1)}, ["seed -1"]),
+        ({"seeds": (2**32,)}, ["seed 4294967296"]),
+        ({"seeds": ()}, ["no seed"]),
+        ({"budget": "quik"}, ["did you mean quick"]),
+        ({"imbalance": "focl"}, ["focl", "focal"]),
+        ({"overrides": {"model.stem_stride": 2}}, ["plain_cnn", "stem_stride = 2"]),
+    ],
+)
+def test_impossible_plans_are_refused(wanted, fragments, faces):
+    with pytest.raises(InputError) as caught:
+        make_plan("plain_cnn", source=faces, **wanted)
+    message = str(caught.value)
+    assert "\n" not in message and all(f in message for f in fragments)
+
+
+def test_full_budget_leaves_epochs_to_the_recipe(faces):
+    plan = make_plan("plain_cnn", source=faces, overrides={"training.epochs": 3, "batch_size": 8})
+    assert (plan.specs[0].epochs, plan.specs[0].batch_size) == (3, 8)
+
+
+# workers
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("kill -KILL $$", "the worker was killed by signal 9 (out of memory?)"),
+        ("kill -SEGV $$", "the worker was killed by signal 11;"),
+        ("exit 3", "the worker ended with exit code 3;"),
+        # an end without a last word is a failure, whatever the code
+        ("exit 0", "the worker ended with exit code 0;"),
+        (say(event="batch", epoch=1, images=32) + "\nkill -KILL $$", "killed by signal 9"),
+    ],
+)
+def test_worker_that_dies_is_a_failed_run_and_the_rest_goes_on(script, reason, plan, worker):
+    starts, notes = worker(script), Notes()
+    records = run_many(plan, notes)
+    assert [r.status for r in records] == ["failed", "failed"]
+    assert all(reason in r.reason and "worker.log" in r.reason for r in records)
+    assert starts() == 2
+    assert [t for t in notes.told if t[0] in ("start", "end")] == [
+        ("start", 0, 210), ("end", 0, "failed"), ("start", 1, 210), ("end", 1, "failed"),
+    ]  # fmt: skip
+    assert plan.store.records() == records
+    # a failed run is missing still
+    assert len(plan.missing()) == 2
+
+
+def test_run_that_dies_is_recorded_where_it_ran(plan, worker, environment):
+    worker(say(event="started", environment=environment.model_dump()) + "\nkill -KILL $$")
+    assert [r.environment for r in run_many(plan, Notes())] == [environment, environment]
+
+
+def test_refused_device_is_bad_usage_and_no_failed_run(plan, worker):
+    worker(say(event="refused", reason="--device cuda:9: this machine has 0 GPUs"))
+    for command in (lambda: run_many(plan, Notes()), lambda: estimate(plan, plan.specs)):
+        with pytest.raises(InputError, match="cuda:9"):
+            command()
+    assert not plan.store.root.exists() or plan.store.records() == []
+
+
+def test_what_the_worker_tells_is_passed_on(plan, worker):
+    row = {"epoch": 1, "lr": 0.1}
+    worker("\n".join([say(event="batch", epoch=1, images=32), say(event="epoch", **row), say(event="busy")]))
+    notes = Notes()
+    assert run_many(replace(plan, specs=plan.specs[:1]), notes) == []
+    assert notes.told == [("start", 0, 210), ("batch", 1, 32), ("epoch", row), ("end", 0, None)]
+    # somebody else is at it: no record of ours
+    assert not plan.store.has_record(plan.specs[0])
+
+
+def test_last_words_are_in_the_log(plan, worker):
+    worker("echo boom >&2\nexit 1")
+    run_many(plan, Silence())
+    assert (plan.store.folder(plan.specs[0]) / "worker.log").read_text() == "boom\n"
+
+
+def test_done_runs_are_not_started(plan, worker, finished, predictions):
+    done, missing = plan.specs
+    plan.store.write_run(finished(done), predictions)
+    starts = worker("exit 1")
+    assert [(r.spec.seed, r.status) for r in run_many(plan, Silence())] == [(0, "ok"), (1, "failed")]
+    assert starts() == 1
+    assert plan.missing() == [missing]
+    run_many(plan, Silence(), redo=True)
+    assert starts() == 3
+
+
+def test_one_measurement_serves_all_seeds(plan, worker):
+    starts = worker(say(event="estimate", seconds=12.5))
+    assert estimate(plan, plan.specs) == [(spec, 12.5) for spec in plan.specs]
+    assert starts() == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [(say(event="failed", reason="no weights"), "no weights"), ("exit 4", "the worker ended with exit code 4")],
+)
+def test_what_cannot_be_estimated_says_why(script, said, plan, worker):
+    worker(script)
+    assert [answer for _, answer in estimate(plan, plan.specs)] == [said, said]
+    assert not plan.store.root.exists()
+
+
+# the worker's own part
+
+
+class Events:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def tell(self, event: str, **facts: Any) -> None:
+        self.told.append((event, facts))
+
+    on_batch = on_epoch = None
+
+
+def test_worker_leaves_a_claimed_run_alone(plan):
+    events, spec = Events(), plan.specs[0]
+    with plan.store.claim(spec) as claimed:
+        assert claimed
+        assert _do(plan.job(spec, "run"), events)
+    assert events.told == [("busy", {})]
+    assert not plan.store.has_record(spec)
+
+
+def test_worker_does_not_repeat_what_was_done_meanwhile(plan, finished, predictions):
+    events, spec = Events(), plan.specs[0]
+    plan.store.write_run(finished(spec), predictions)
+    assert _do(plan.job(spec, "run"), events)
+    assert events.told == [("done", {})]
+
+
+def test_worker_records_why_it_failed(plan, capsys):
+    other = plan.specs[0].data.model_copy(update={"fingerprint": "0123abcd"})
+    spec, events = plan.specs[0].model_copy(update={"data": other}), Events()
+    assert not _do(plan.job(spec, "run"), events)
+    record = Store(plan.store.root).record(spec)
+    assert record.status == "failed" and "not 0123abcd" in record.reason
+    assert events.told == [
+        ("started", {"environment": record.environment.model_dump()}),
+        ("failed", {"reason": record.reason}),
+    ]
+    # the log has the whole story
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ferbench.data.dataset import Split
+from ferbench.inputs import load_recipe
+from ferbench.recipe import AugmentRecipe
+from ferbench.training.batches import Batches
+
+OFF = AugmentRecipe.model_validate(dict.fromkeys(AugmentRecipe.model_fields, 0.0))
+
+
+def split_of(n: int, side: int = 16, votes: np.ndarray | None = None) -> Split:
+    images = np.random.default_rng(0).integers(0, 256, (n, side, side)).astype(np.uint8)
+    return Split(images, (np.arange(n) % 4).astype(np.uint8), ("",) * n, votes)
+
+
+def batches_of(split: Split, batch_size: int = 0, **overrides: object) -> Batches:
+    recipe = load_recipe("plain_cnn", overrides={"model.input_size": 16, "training.batch_size": 16, **overrides})
+    return Batches.of(split, 4, recipe.model, recipe.training, torch.device("cpu"), batch_size)
+
+
+def test_targets_are_smoothed():
+    batches = batches_of(split_of(4), label_smoothing=0.2)
+    expected = torch.full((4, 4), 0.05) + 0.8 * torch.eye(4)
+    torch.testing.assert_close(batches.targets, expected)
+
+
+def test_votes_are_the_targets_where_there_are_some():
+    votes = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.1, 0.9]], np.float32)
+    batches = batches_of(split_of(2, votes=votes), label_smoothing=0.1)
+    expected = torch.tensor([[0.475, 0.475, 0.025, 0.025], [0.025, 0.025, 0.115, 0.835]])
+    torch.testing.assert_close(batches.targets, expected)
+
+
+def test_batch_size_is_the_recipes_unless_told():
+    assert batches_of(split_of(4)).batch_size == 16
+    assert batches_of(split_of(4), 3).batch_size == 3
+
+
+@pytest.mark.parametrize(("images", "batches"), [(16, 1), (17, 1), (18, 2), (32, 2), (33, 2), (34, 3), (2, 1)])
+def test_a_last_batch_of_one_image_does_not_count(images, batches):
+    assert batches_of(split_of(images)).n_train_batches == batches
+
+
+def test_evaluation_gives_every_image_once_in_order():
+    split = split_of(37)
+    batches = batches_of(split, **{"model.mean": 0.5, "model.std": 0.25})
+    inputs = list(batches.evaluation())
+    assert [len(b) for b in inputs] == [16, 16, 5]
+    expected = (torch.from_numpy(split.images)[:, None] / 255 - 0.5) / 0.25
+    torch.testing.assert_close(torch.cat(inputs), expected)
+    assert batches.images.dtype == torch.uint8
+
+
+def test_evaluation_resizes():
+    split = split_of(3, side=24)
+    (inputs,) = batches_of(split, **{"model.mean": 0.0, "model.std": 1.0}).evaluation()
+    whole = torch.from_numpy(split.images)[:, None] / 255
+    torch.testing.assert_close(inputs, F.interpolate(whole, (16, 16), mode="bilinear", align_corners=False))
+
+
+def train_on(batches: Batches, order: list[int], size: int = 16, n_coins: int = 99) -> list:
+    coins = [0.1] * n_coins
+    return list(batches.training(torch.tensor(order), size, OFF, torch.Generator().manual_seed(0), coins))
+
+
+def test_training_follows_the_order():
+    split = split_of(20)
+    batches = batches_of(split)
+    order = np.random.default_rng(1).permutation(20)
+    inputs, targets = (torch.cat(parts) for parts in zip(*train_on(batches, order.tolist()), strict=True))
+    torch.testing.assert_close(targets, batches.targets[order])
+    torch.testing.assert_close(inputs, torch.cat(list(batches.evaluation()))[order], rtol=0, atol=1e-4)
+
+
+def test_a_batch_without_a_coin_is_left_out():
+    assert [len(x) for x, _ in train_on(batches_of(split_of(17)), list(range(17)), n_coins=1)] == [16]
+
+
+def test_training_size_may_be_another():
+    assert [x.shape[2:] for x, _ in train_on(batches_of(split_of(4)), [0, 1, 2, 3], size=8)] == [(8, 8)]

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ferbench.data.dataset import FER2013_COUNTS
+from ferbench.errors import InputError
+from ferbench.inputs import strategy_defaults
+from ferbench.training.imbalance import (
+    STRATEGIES,
+    build_loss,
+    effective_number_weights,
+    image_weights,
+    inverse_weights,
+    log_prior,
+    power_probabilities,
+)
+
+TRAIN = np.array(FER2013_COUNTS["train"])
+
+
+def inverse(power: float, clip: float = 0.0, counts: np.ndarray = TRAIN) -> np.ndarray:
+    return inverse_weights(counts, {"power": power, "clip": clip})
+
+
+def effective(beta: float, clip: float = 0.0, counts: np.ndarray = TRAIN) -> np.ndarray:
+    return effective_number_weights(counts, {"beta": beta, "clip": clip})
+
+
+# worked out apart from this code for FER2013's counts, to three digits
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (inverse(1.0), [0.480, 4.398, 0.468, 0.266, 0.397, 0.605, 0.386]),
+        (inverse(0.5), [0.806, 2.439, 0.796, 0.600, 0.733, 0.904, 0.723]),
+        (effective(0.999), [0.799, 2.219, 0.798, 0.785, 0.791, 0.819, 0.790]),
+        (effective(0.9999), [0.528, 4.077, 0.517, 0.338, 0.454, 0.640, 0.444]),
+        (log_prior(TRAIN), [-1.972, -4.187, -1.947, -1.381, -1.782, -2.203, -1.755]),
+    ],
+)
+def test_weights_of_fer2013(weights, expected):
+    np.testing.assert_allclose(weights, expected, atol=5.1e-4)
+
+
+def test_small_betas_treat_all_classes_alike():
+    # 0.99^436 = 0.0125, all that is left to tell disgust from the rest
+    np.testing.assert_allclose(effective(0.99), 1, atol=0.012)
+    np.testing.assert_array_equal(effective(0.0), np.ones(7))
+
+
+def test_power_is_between_none_and_inverse():
+    np.testing.assert_array_equal(inverse(0.0), np.ones(7))
+    # 1/9, 1/3 and 1 to the power given, over their mean
+    np.testing.assert_allclose(inverse(1.0, counts=np.array([9, 3, 1])), np.array([1, 3, 9]) * 3 / 13)
+    np.testing.assert_allclose(inverse(0.5, counts=np.array([9, 4, 1])), np.array([2, 3, 6]) * 3 / 11)
+
+
+@pytest.mark.parametrize("weights", [inverse, effective])
+def test_clip_limits_the_rarest_class(weights):
+    knob = 1.0 if weights is inverse else 0.9999
+    free, clipped = weights(knob), weights(knob, 2.0)
+    assert clipped.mean() == pytest.approx(1)
+    # 2.0 before the mean is made 1 again; the other classes keep their proportions
+    np.testing.assert_allclose(clipped[1] / clipped[0], 2.0 / free[0])
+    np.testing.assert_allclose(clipped[2:] / clipped[0], free[2:] / free[0])
+    np.testing.assert_allclose(weights(knob, 100.0), free)
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.5, -0.1])
+def test_impossible_betas_are_refused(beta):
+    with pytest.raises(InputError, match=rf"imbalance.params.beta = {beta}"):
+        effective(beta)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+def test_class_without_images_is_refused(name):
+    with pytest.raises(InputError, match="class 1 has no training image"):
+        build_loss(STRATEGIES[name], np.array([5, 0, 3]), strategy_defaults()[name])
+
+
+# sampling
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"),
+    # 30, 9.4868 and 3.1623 over their sum of 42.6491
+    [(0.0, [1 / 3, 1 / 3, 1 / 3]), (1.0, [0.9, 0.09, 0.01]), (0.5, [0.703415, 0.222440, 0.074146])],
+)
+def test_share_of_draws_by_class(power, expected):
+    np.testing.assert_allclose(power_probabilities(np.array([900, 90, 10]), {"power": power}), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+def test_image_weights_follow_the_class_shares(name):
+    labels = np.repeat([0, 1, 2], [6, 3, 1])[np.random.default_rng(0).permutation(10)]
+    counts, params = np.bincount(labels), strategy_defaults()[name]
+    weights = image_weights(STRATEGIES[name], counts, params, labels)
+    if STRATEGIES[name].class_probabilities is None:
+        assert weights is None
+        return
+    by_class = [weights[labels == c].sum() for c in range(3)]
+    np.testing.assert_allclose(by_class, STRATEGIES[name].class_probabilities(counts, params))
+    assert all(len(set(weights[labels == c])) == 1 for c in range(3))
+
+
+def test_balanced_sampling_is_not_corrected_twice():
+    """It changes the draws, so its loss must leave the classes as they are."""
+    assert STRATEGIES["balanced_sampling"].loss == STRATEGIES["none"].loss
+    for row in STRATEGIES:
+        assert row.class_probabilities is None or row.loss == STRATEGIES["none"].loss, row.name

@@ -1,0 +1,145 @@
+"""Each loss against its formula, written again in numpy and float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ferbench.inputs import strategy_defaults
+from ferbench.training.imbalance import STRATEGIES, build_loss
+from ferbench.training.losses import Loss
+
+COUNTS = np.array([60, 30, 9, 1])
+PRIOR = np.array([0.6, 0.3, 0.09, 0.01])
+N, K = 12, 4
+
+Array = NDArray[np.float64]
+
+
+def log_softmax(z: Array) -> Array:
+    return z - np.log(np.exp(z).sum(1, keepdims=True))
+
+
+def plain(z: Array, t: Array) -> float:
+    return -(t * log_softmax(z)).sum(1).mean()
+
+
+def weighted_by(weights: Array) -> Callable[[Array, Array], float]:
+    def loss(z: Array, t: Array) -> float:
+        return -(t * weights * log_softmax(z)).sum() / (t * weights).sum()
+
+    return loss
+
+
+def focal(gamma: float) -> Callable[[Array, Array], float]:
+    def loss(z: Array, t: Array) -> float:
+        log_p = log_softmax(z)
+        return -(t * (1 - np.exp(log_p)) ** gamma * log_p).sum(1).mean()
+
+    return loss
+
+
+# the weights' common factor cancels
+CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
+    ("none", {}, plain),
+    ("balanced_sampling", {"power": 0.0}, plain),
+    ("inverse", {"power": 1.0, "clip": 0.0}, weighted_by(1 / PRIOR)),
+    ("inverse", {"power": 0.7, "clip": 0.0}, weighted_by(PRIOR**-0.7)),
+    ("sqrt_inverse", {"power": 0.5, "clip": 0.0}, weighted_by(PRIOR**-0.5)),
+    ("effective_number", {"beta": 0.95, "clip": 0.0}, weighted_by(1 / (1 - 0.95**COUNTS))),
+    ("focal", {"gamma": 2.0}, focal(2.0)),
+    ("focal", {"gamma": 0.5}, focal(0.5)),
+    ("focal", {"gamma": 0.0}, plain),
+    ("logit_adjusted", {"tau": 1.0}, lambda z, t: plain(z + np.log(PRIOR), t)),
+    ("logit_adjusted", {"tau": 1.5}, lambda z, t: plain(z + 1.5 * np.log(PRIOR), t)),
+    ("logit_adjusted", {"tau": 0.0}, plain),
+]
+
+
+def loss_of(name: str, params: dict[str, float] | None = None) -> Loss:
+    return build_loss(STRATEGIES[name], COUNTS, strategy_defaults()[name] if params is None else params)
+
+
+def targets_of(kind: str) -> Array:
+    random = np.random.default_rng(1)
+    hard = np.eye(K)[np.arange(N) % K]
+    return {"hard": hard, "smoothed": hard * 0.9 + 0.1 / K, "mixed": random.dirichlet(np.ones(K), N)}[kind]
+
+
+def slopes(loss: Callable[[Array, Array], float], z: Array, t: Array) -> Array:
+    """Gradient by central differences."""
+    gradient = np.zeros_like(z)
+    for index in np.ndindex(*z.shape):
+        step = np.zeros_like(z)
+        step[index] = 1e-5
+        gradient[index] = (loss(z + step, t) - loss(z - step, t)) / 2e-5
+    return gradient
+
+
+@pytest.mark.parametrize("kind", ["hard", "smoothed", "mixed"])
+@pytest.mark.parametrize(("name", "params", "formula"), CASES)
+def test_value_and_gradient(name, params, formula, kind):
+    z, t = np.random.default_rng(0).normal(0, 3, (N, K)), targets_of(kind)
+    logits = torch.tensor(z, dtype=torch.float32, requires_grad=True)
+    value = loss_of(name, params)(logits, torch.tensor(t, dtype=torch.float32))
+    value.backward()
+    assert value.shape == ()
+    assert value.item() == pytest.approx(formula(z, t), rel=1e-5)
+    np.testing.assert_allclose(logits.grad, slopes(formula, z, t), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["none", "inverse", "sqrt_inverse", "effective_number"])
+def test_hard_labels_agree_with_torch(name):
+    logits, labels = torch.randn(N, K), torch.arange(N) % K
+    weights = {
+        "none": np.ones(K),
+        "inverse": 1 / PRIOR,
+        "sqrt_inverse": PRIOR**-0.5,
+        "effective_number": 1 / (1 - 0.9999**COUNTS),
+    }
+    reference = torch.nn.CrossEntropyLoss(torch.tensor(weights[name], dtype=torch.float32))
+    ours = loss_of(name)(logits, torch.nn.functional.one_hot(labels, K).float())
+    torch.testing.assert_close(ours, reference(logits, labels))
+
+
+def test_focal_by_hand():
+    # two classes with logits ln 3 and 0: p = 3/4 and 1/4, so (1/4)^2 ln 4/3 and (3/4)^2 ln 4
+    logits, loss = torch.tensor([[np.log(3.0), 0.0]]), loss_of("focal", {"gamma": 2.0})
+    assert loss(logits, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(np.log(4 / 3) / 16)
+    assert loss(logits, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(9 / 16 * np.log(4))
+
+
+def test_focal_and_adjusted_losses_ignore_what_is_not_theirs():
+    """Focal's p comes from the logits alone; the prior shifts every image's logits alike."""
+    logits, targets = torch.randn(N, K), torch.tensor(targets_of("mixed"), dtype=torch.float32)
+    one = build_loss(STRATEGIES["focal"], COUNTS, {"gamma": 1.0})
+    other = build_loss(STRATEGIES["focal"], COUNTS[::-1], {"gamma": 1.0})
+    assert torch.equal(one(logits, targets), other(logits, targets))
+    balanced = build_loss(STRATEGIES["logit_adjusted"], np.full(K, 25), {"tau": 1.0})
+    torch.testing.assert_close(balanced(logits, targets), loss_of("none")(logits, targets))
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+@pytest.mark.parametrize("kind", ["hard", "smoothed"])
+def test_large_bf16_logits_stay_finite(name, kind):
+    rows = [[80, -80, -80, -80], [-80, 80, 80, -80], [80, 80, 80, 80], [0, 0, 0, -80]] * 3
+    logits = torch.tensor(rows, dtype=torch.bfloat16, requires_grad=True)
+    value = loss_of(name)(logits, torch.tensor(targets_of(kind), dtype=torch.float32))
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.isfinite() and logits.grad.isfinite().all()
+    assert logits.grad.any()
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+def test_a_step_against_the_gradient_helps(name):
+    logits = torch.randn(N, K, requires_grad=True)
+    targets = torch.tensor(targets_of("smoothed"), dtype=torch.float32)
+    loss = loss_of(name)
+    before = loss(logits, targets)
+    before.backward()
+    assert loss(logits.detach() - 0.1 * logits.grad, targets) < before
