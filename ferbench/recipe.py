@@ -120,7 +120,7 @@ class TrainingRecipe(_Table):
     start_size: Annotated[int, Field(ge=0, le=512), AfterValidator(_none_or_an_input_size)]
     """Side of the training images in the first epoch, growing to input_size (arXiv 2104.00298); 0 switches it off."""
     growth: Fraction
-    """Share of the epochs by which it has grown."""
+    """Share of the epochs by which it has grown; the last epoch has the full size whatever the share."""
     select: Literal["accuracy", "macro_f1"]
     """The val score that chooses the epoch."""
     patience: Annotated[int, Field(ge=0)]

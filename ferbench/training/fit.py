@@ -169,7 +169,8 @@ class Trainer:
     def _size(self) -> int:
         """Side of this epoch's training images."""
         final, recipe = self.recipe.model.input_size, self.recipe.training
-        if not recipe.start_size:
+        # the last epoch always has the full size: weights learned at another one do badly at it
+        if not recipe.start_size or len(self.history) + 1 == self.epochs:
             return final
         grown = min(len(self.history) / max(recipe.growth * self.epochs, 1), 1.0)
         # multiples of 4 keep the maps of two poolings whole

@@ -155,13 +155,13 @@ def test_images_grow(make_bench, train):
     assert [inputs.shape[-1] for inputs, _ in seen] == [16, 24, 32, 32]
 
 
-def test_sizes_are_multiples_of_four(make_bench, train):
+def test_sizes_are_multiples_of_four_and_the_last_is_the_whole(make_bench, train):
     changes = {"model.input_size": 28, "training.start_size": 16, "training.growth": 1.0, "training.epochs": 5}
     bench = make_bench(changes, n=16)
     seen = watched(bench)
     train(bench, validate=scripted([(0, 0)] * 5))
-    # 16, 18.4, 20.8, 23.2 and 25.6, rounded down
-    assert [inputs.shape[-1] for inputs, _ in seen] == [16, 16, 20, 20, 24]
+    # 16, 18.4, 20.8 and 23.2, rounded down; 25.6 would be next
+    assert [inputs.shape[-1] for inputs, _ in seen] == [16, 16, 20, 20, 28]
 
 
 def test_rate_ends_where_the_schedule_does(make_bench, train):
