@@ -233,3 +233,17 @@ def plant(tmp_path: Path) -> Callable[[str, dict[str, Iterable[int]]], Path]:
 def small_tree(plant: Callable[[str, dict[str, Iterable[int]]], Path]) -> Path:
     """A folder "faces" of two classes and six pictures."""
     return plant("faces", {"train/a": range(2), "train/b": range(2, 4), "val/a": [4], "test/b": [5]})
+
+
+@pytest.fixture
+def table(few: list[Row], write: SimpleNamespace, tmp_path: Path) -> Path:
+    """A CSV file of a few faces."""
+    path = tmp_path / "faces.csv"
+    path.write_bytes(write.csv(few))
+    return path
+
+
+@pytest.fixture
+def tree(few: list[Row], write: SimpleNamespace, tmp_path: Path) -> Path:
+    """The same faces in folders."""
+    return write.folders(tmp_path / "tree", few)

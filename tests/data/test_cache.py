@@ -21,44 +21,29 @@ def place(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """How often files of each name were parsed."""
+def counted(monkeypatch, module, name):
+    """How often a function of a path is called from now on, by file name."""
     counts: Counter[str] = Counter()
-    original = formats.read_images
+    original = getattr(module, name)
 
     def counting(path):
         counts[path.name] += 1
         return original(path)
 
-    monkeypatch.setattr(formats, "read_images", counting)
+    monkeypatch.setattr(module, name, counting)
     return counts
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """How often files of each name were parsed."""
+    return counted(monkeypatch, formats, "read_images")
 
 
 @pytest.fixture
 def hashed(monkeypatch):
     """How often the content of files was read to know it."""
-    counts: Counter[str] = Counter()
-    original = cache.content_hash
-
-    def counting(path):
-        counts[path.name] += 1
-        return original(path)
-
-    monkeypatch.setattr(cache, "content_hash", counting)
-    return counts
-
-
-@pytest.fixture
-def table(few, write, tmp_path):
-    path = tmp_path / "faces.csv"
-    path.write_bytes(write.csv(few))
-    return path
-
-
-@pytest.fixture
-def tree(few, write, tmp_path):
-    return write.folders(tmp_path / "tree", few)
+    return counted(monkeypatch, cache, "content_hash")
 
 
 def assert_same(a, b):

@@ -9,18 +9,6 @@ from ferbench.data import load
 from ferbench.errors import InputError
 
 
-@pytest.fixture
-def table(few, write, tmp_path):
-    path = tmp_path / "faces.csv"
-    path.write_bytes(write.csv(few))
-    return path
-
-
-@pytest.fixture
-def tree(few, write, tmp_path):
-    return write.folders(tmp_path / "tree", few)
-
-
 def test_data_come_from_the_argument_then_the_environment_then_the_registration(table, tree, tmp_path, monkeypatch):
     monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
     assert data.resolve() == "synthetic"
