@@ -140,7 +140,9 @@ def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
     for field in ("epochs", "batch_size"):
         value = getattr(budget, field)
         if value and overrides.keys() & {field, f"training.{field}"}:
-            raise InputError(f"--set {field}: budget {budget.name} has {field} {value} for every model (--budget full)")
+            raise InputError(
+                f"--set {field}: budget {budget.name} sets {field} = {value} for every model (--budget full)"
+            )
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

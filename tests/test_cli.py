@@ -40,7 +40,7 @@ def test_list(ferbench, kind, expected):
         (["run", "--set", "lr"], "--set 'lr': expected key=value"),
         (["run", "--set", "optimizer.lrr=1"], "fields like it: optimizer.lr"),
         (["run", "--set", "optimizer.lr=-1"], "optimizer.lr = -1: Input should be greater than 0"),
-        (["run", "--set", "epochs=3"], "budget demo has 2 epochs for every model"),
+        (["run", "--set", "epochs=3"], "budget demo sets epochs = 2 for every model"),
         (["run", "--models", "vgg16", "--set", "stem_stride=2"], "vgg16: model.stem_stride = 2 is not possible"),
         (["run", "--models", "vgg16", "--set", "drop_path=0.1"], "model.drop_path = 0.1 has no effect there"),
         (["run", "--models", "nowhere.toml"], "no recipe file 'nowhere.toml'"),

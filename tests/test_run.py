@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ferbench.models import MODELS
+
 SHORT = ("--budget", "full", "--set", "training.epochs=1")
 
 
@@ -37,7 +39,7 @@ def test_all_models_end_to_end(ferbench, faces, tmp_path):
         # paths of the user's machine stay out of what is published
         assert str(faces.parent) not in json.dumps(record)
     for model in models:
-        assert model in first.stdout
+        assert MODELS[model].title in first.stdout
 
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("results/runs/*/*/*/record.json")}
     again = ferbench("run", "--models", "all", "--data", faces, *SHORT)
@@ -129,7 +131,11 @@ def worker_of(process: subprocess.Popen) -> int:
     ],
 )
 def test_stopped_run_goes_on_to_the_same_bits(victim, how, code, faces, tmp_path, uninterrupted):
-    process = subprocess.Popen(long_run(faces, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        long_run(faces, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a test run in a shell's background inherits Ctrl-C as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch 2/5" in line:

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from ferbench.inputs import load_recipe, parse_override
+from ferbench.inputs import load_budget, load_recipe, parse_override
 from ferbench.report.commands import run_commands
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render
@@ -69,7 +69,9 @@ def test_single_seeds_are_warned_about(records, make_run):
 def test_protocol_and_budget_in_words(make_run):
     text = text_of([make_run(budget="quick")[0]])
     assert "PrivateTest (test) is looked at once per run" in text
-    assert "25 % of each class's training images, 5 epochs: it shows the line, not what a model can do" in text
+    quick = load_budget("quick")
+    words = f"{100 * quick.fraction:g} % of each class's training images, {quick.epochs} epochs in batches of "
+    assert f"{words}{quick.batch_size}: it shows the line, not what a model can do" in text
     assert "`f00d`" in text
     other = text_of([make_run(data="faces")[0]])
     assert "PrivateTest" not in other
