@@ -74,7 +74,7 @@ def choose_arithmetic(wanted: str, device: torch.device) -> Arithmetic:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bf16; emulated, the plain CNN trains 17 times slower than in fp32."""
+    """Whether the CPU has instructions for bf16; emulated, the plain CNN trains some 16 times slower than in fp32."""
     import torch
 
     has = torch.cpu.get_capabilities()
