@@ -78,7 +78,8 @@ class _File(Source):
         return [self.path.name]
 
     def _open(self, member: str) -> BinaryIO:
-        return self.path.open("rb")
+        # Python's own 8 kB are less than a line of FER2013's, and such lines are slow to read
+        return self.path.open("rb", buffering=1 << 18)
 
     def describe(self, member: str) -> str:
         return self.path.name

@@ -77,24 +77,55 @@ def _csv_rows(
         labels.append(_label(cells[i_label], where, n))
         splits.append(_usage(cells[i_usage], where, n))
         texts.append(cells[i_pixels].strip(b'"'))
+    pixels = _plain_pixels(texts)
+    if pixels is None:
+        pixels = _spaced_pixels(texts, where, at)
+    return pixels.reshape(-1, SIDE, SIDE), np.array(labels, np.uint8), np.array(splits, np.uint8)
+
+
+def _plain_pixels(texts: list[bytes]) -> npt.NDArray[np.uint8] | None:
+    """The numbers of texts with one space between two numbers, as FER2013 has them; None where anything is otherwise.
+
+    All at once, each from the three bytes before the one that ends it: several times faster than numpy's own reader.
+    """
+    # a line end behind each text, and three in front: the first number too has three bytes before its end
+    codes = np.frombuffer(b"\n".join([b"\n\n", *texts, b""]), np.uint8)
+    # bytes that are no digit wrap round to more than 9
+    digits = codes - np.uint8(ord("0"))
+    ends = np.flatnonzero(digits[3:] > 9)
+    if len(ends) != len(texts) * N_PIXELS:
+        return None
+    hundreds, tens, ones = (digits[k:][ends] for k in range(3))
+    has_tens = tens <= 9
+    has_hundreds = has_tens & (hundreds <= 9)
+    values = ones + 10 * tens * has_tens + np.uint16(100) * (hundreds * has_hundreds)
+    n_digits = len(ends) + np.count_nonzero(has_tens) + np.count_nonzero(has_hundreds)
+    separators = codes[3:][ends].reshape(-1, N_PIXELS)
+    plain = (
+        (separators[:, :-1] == ord(" ")).all()
+        and (separators[:, -1] == ord("\n")).all()
+        and ones.max() <= 9
+        and values.max() <= 255
+        # what is left over are fourth digits
+        and 3 + n_digits + len(ends) == len(codes)
+    )
+    return values.astype(np.uint8) if plain else None
+
+
+def _spaced_pixels(texts: list[bytes], where: str, at: int) -> npt.NDArray[np.uint8]:
+    """The numbers of texts with any white space between them, or the error that names the first wrong row."""
     with warnings.catch_warnings():
-        # numpy stops at what is no number and warns; the size tells, and the slow path finds the row
+        # numpy stops at what is no number and warns; the size tells, and _bad_pixels finds the row
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             # 64 bits: numbers that do not fit come out as the largest, where 32 would wrap round
             values = np.fromstring(b" ".join(texts).decode("latin-1"), dtype=np.int64, sep=" ")
         except ValueError:
             values = np.empty(0, np.int64)
-    whole = values.size == len(rows) * N_PIXELS and all(map(_has_all_pixels, texts))
+    whole = values.size == len(texts) * N_PIXELS and all(len(text.split()) == N_PIXELS for text in texts)
     if not whole or values.min() < 0 or values.max() > 255:
         raise _bad_pixels(texts, where, at)
-    shape = (len(rows), SIDE, SIDE)
-    return values.astype(np.uint8).reshape(shape), np.array(labels, np.uint8), np.array(splits, np.uint8)
-
-
-def _has_all_pixels(text: bytes) -> bool:
-    # counting spaces is fast, and right where one space stands between two numbers
-    return text.count(b" ") == N_PIXELS - 1 or len(text.split()) == N_PIXELS
+    return values.astype(np.uint8)
 
 
 def _label(cell: bytes, where: str, n: int) -> int:

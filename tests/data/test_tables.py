@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from ferbench.data.sources import open_source
+from ferbench.data.tables import read_csv
 from ferbench.errors import InputError
 
 K = 3  # which row the faults stand in, counted from 1 below the header, so on line 4
@@ -41,8 +43,9 @@ def quoted(line: str) -> str:
         lambda text: text.replace("PrivateTest", "privatetest"),
         lambda text: "\n".join(map(quoted, text.splitlines())) + "\n",
         lambda text: text.replace(" ", "  "),
+        lambda text: text.replace(" ", " 00", 99),
     ],
-    ids=["crlf", "byte-order-mark", "no-last-newline", "header-case", "usage-case", "quoted", "two-spaces"],
+    ids=["crlf", "byte-order-mark", "no-last-newline", "header-case", "usage-case", "quoted", "two-spaces", "zeros"],
 )
 def test_spelling_of_a_csv_does_not_matter(spell, few, write, read, tmp_path):
     plain, spelt = tmp_path / "plain.csv", tmp_path / "spelt.csv"
@@ -118,6 +121,49 @@ def test_too_few_and_too_many_pixels_do_not_make_up_for_each_other(few, write, r
     lines[K + 1] = f"{label},{pixels} 9,{usage}"
     message = refusal(save(tmp_path / "shifted.csv", lines))
     assert f"row {K} (line {K + 1}): 2303 pixels, expected 2304" in message
+
+
+def numbers(text):
+    """The pixels of a cell as a person would read them, or None."""
+    words = text.split()
+    good = len(words) == 48 * 48 and all(word.isdecimal() and int(word) <= 255 for word in words)
+    return [int(word) for word in words] if good else None
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+def test_a_byte_more_or_another_is_read_as_the_numbers_say(place, few, write, tmp_path):
+    # most rows are read by a fast way that must see for itself what it cannot read
+    path = tmp_path / "changed.csv"
+    head, first, second = write.lines(few[:2])
+    label, pixels, usage = first.split(",")
+    random = np.random.Generator(np.random.PCG64(0))
+    low, high = {"start": (0, 9), "middle": (9, len(pixels) - 9), "end": (len(pixels) - 9, len(pixels) + 1)}[place]
+    outcomes = set()
+    for _ in range(100):
+        at, skip = random.integers(low, high), random.integers(2)
+        text = pixels[:at] + random.choice(list("0123456789  \t./:")) + pixels[at + skip :]
+        path.write_text("\n".join([head, f"{label},{text},{usage}", second]), encoding="utf-8")
+        expected = numbers(text)
+        outcomes.add(expected is None)
+        if expected is None:
+            with pytest.raises(InputError, match=r"^changed\.csv: row 1 \(line 2\): "):
+                read_csv(open_source(path), path.name)
+        else:
+            images = read_csv(open_source(path), path.name).images
+            np.testing.assert_array_equal(images[0].reshape(-1), expected)
+            np.testing.assert_array_equal(images[1], few[1].image)
+    assert outcomes == {True, False}
+
+
+def test_rows_do_not_make_up_for_each_other_in_their_spaces(few, write, refusal, tmp_path):
+    # both rows have the usual number of spaces, and both together the right number of pixels
+    lines = write.lines(few)
+    label, pixels, usage = lines[K].split(",")
+    lines[K] = f"{label},{pixels}\t9,{usage}"
+    label, pixels, usage = lines[K + 1].split(",")
+    lines[K + 1] = f"{label},{pixels.rpartition(' ')[0]} ,{usage}"
+    message = refusal(save(tmp_path / "shifted.csv", lines))
+    assert f"row {K} (line {K + 1}): 2305 pixels, expected 2304" in message
 
 
 def test_rows_are_counted_over_the_whole_file(write, refusal, tmp_path):
