@@ -11,8 +11,8 @@ from typing import Any
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe, strategy_defaults
 from ferbench.models import MODELS
-from ferbench.recipe import RunSpec
-from ferbench.report.variants import flat_fields, recipe_fingerprint
+from ferbench.recipe import Recipe, RunSpec
+from ferbench.report.variants import by_recipe, flat_fields, recipe_fingerprint
 
 Changes = tuple[tuple[str, str], ...]
 
@@ -23,8 +23,8 @@ def run_commands(specs: Iterable[RunSpec]) -> list[str]:
     A recipe that is not the shipped one is spelled out with `--set`: a line stays right when the shipped one changes.
     """
     by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
-    for spec in specs:
-        by_changes[_changes(spec)].append(spec)
+    for group in by_recipe(specs, lambda s: s.recipe).values():
+        by_changes[_changes(group[0].recipe)] += group
     ordered = sorted(by_changes.items(), key=lambda item: (isinstance(item[0], str), len(item[0]), str(item[0])))
     return [line for changes, group in ordered for line in _lines(changes, group)]
 
@@ -69,9 +69,8 @@ def _data_words(name: str) -> str:
     return f"PATH --labels {labels}=FILE" if labels else "PATH"
 
 
-def _changes(spec: RunSpec) -> Changes | str:
-    """The --set values that turn the shipped recipe into a run's, or a remark where there is none to start from."""
-    recipe = spec.recipe
+def _changes(recipe: Recipe) -> Changes | str:
+    """The --set values that turn the shipped recipe into another, or a remark where there is none to start from."""
     try:
         shipped = load_recipe(recipe.model.name, strategy=recipe.imbalance.strategy)
     except InputError:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ferbench.records.record import EpochRow, RunRecord
-from ferbench.records.store import Store
 from ferbench.report.leaderboard import Entry, Leaderboard, Track
 from ferbench.report.looks import Looks, looks_of
 from ferbench.report.placement import Box, free_box
@@ -26,6 +25,12 @@ Kind = Literal["curves", "parameters", "speed", "confusion"]
 DPI = 110
 LEGEND_ABOVE = 12
 """With more entries than this, points are told apart by a legend: there is no room for a name at each."""
+ALL_DRAWN = 40
+"""With more entries than this (all models with all strategies are 35), figures show the best `LEGEND_ABOVE`."""
+MATRICES = 5
+"""As many of the best entries have a confusion matrix, half a second each to draw; of a larger track only the first."""
+SEEDS_DRAWN = 10
+"""With more seeds than this, their curves would cover the means."""
 _CLEAR = 8
 """Pixels around a point that names leave free."""
 
@@ -37,33 +42,44 @@ class Figure:
     name: str
     kind: Kind
     entries: tuple[Entry, ...]
+    which: str = ""
+    """Words for which of the track's entries these are; "" where it is all."""
 
 
-def figures(track: Track) -> list[Figure]:
+def figures(whole: Track) -> list[Figure]:
     """The figures that a track has, without drawing them."""
-    if not track.entries:
+    if not whole.entries:
         return []
-    found = [Figure(f"{track.slug}-curves.png", "curves", track.entries)]
+    track = _drawn(whole)
+    n, n_all = len(track.entries), len(whole.entries)
+    which = f" (the best {n} of {n_all:,})" if n < n_all else ""
+    found = [Figure(f"{track.slug}-curves.png", "curves", track.entries, which)]
     sized = tuple(e for e in track.entries if e.parameters)
     if sized:
-        found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized))
-    found += _speed_figures(track)
-    return found + [Figure(f"{track.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in track.entries]
+        found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized, which))
+    found += _speed_figures(track, which)
+    best = track.entries[: 1 if which else MATRICES]
+    return found + [Figure(f"{track.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in best]
 
 
-def _speed_figures(track: Track) -> list[Figure]:
+def _drawn(track: Track) -> Track:
+    """The track with the entries that its figures show."""
+    return track.best(LEGEND_ABOVE) if len(track.entries) > ALL_DRAWN else track
+
+
+def _speed_figures(track: Track, which: str) -> list[Figure]:
     # a speed means something on one device only
     devices = sorted({e.device for e in track.entries if e.inference})
     names = [f"{track.slug}-speed.png"] if len(devices) == 1 else [f"{track.slug}-speed-{i}.png" for i in range(1, 99)]
     return [
-        Figure(name, "speed", tuple(e for e in track.entries if e.inference and e.device == device))
+        Figure(name, "speed", tuple(e for e in track.entries if e.inference and e.device == device), which)
         for name, device in zip(names, devices, strict=False)
     ]
 
 
-def draw(board: Leaderboard, store: Store) -> dict[str, bytes]:
-    """PNG files by their name under results/figures/; confusions and histories come from the store's records."""
-    records = {r.id: r for r in store.records()}
+def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
+    """PNG files by their name under results/figures/; confusions and histories come from the board's records."""
+    by_id = {r.id: r for r in records}
     drawers: dict[Kind, Callable[[Track, Figure, dict[str, RunRecord]], bytes]] = {
         "curves": _draw_curves,
         "parameters": _draw_parameters,
@@ -71,7 +87,7 @@ def draw(board: Leaderboard, store: Store) -> dict[str, bytes]:
         "confusion": _draw_confusion,
     }
     with _style():
-        return {f.name: drawers[f.kind](t, f, records) for t in board.tracks for f in figures(t)}
+        return {f.name: drawers[f.kind](_drawn(t), f, by_id) for t in board.tracks for f in figures(t)}
 
 
 @contextmanager
@@ -161,35 +177,35 @@ def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) ->
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    canvas.suptitle(track.title, x=0.01, ha="left", fontsize=11)
+    canvas.suptitle(f"{track.title}{figure.which}", x=0.01, ha="left", fontsize=11)
     _add_legend(canvas, track, figure.entries, dashes=True)
     return _png(canvas)
 
 
 def _curve(axes: Axes, runs: list[RunRecord], value: Callable[[EpochRow], float], look: Looks) -> None:
-    """The mean over seeds as far as all of them went, and each seed as a thin line."""
+    """The mean over seeds as far as all of them went, and each of a few seeds as a thin line."""
     seeds = [[value(row) for row in r.history] for r in runs]
     shared = min(map(len, seeds))
     mean = [fmean(column) for column in zip(*(s[:shared] for s in seeds), strict=True)]
     style = {"color": look.color, "linestyle": look.dash}
     # a curve of a single epoch is a point
     axes.plot(range(1, shared + 1), mean, lw=1.8, marker="." if shared < 3 else "", **style)
-    for seed in seeds if len(seeds) > 1 else []:
+    for seed in seeds if 1 < len(seeds) <= SEEDS_DRAWN else []:
         axes.plot(range(1, len(seed) + 1), seed, lw=0.7, alpha=0.4, **style)
 
 
 def _draw_parameters(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
     points = [(e, (e.parameters or 0) / 1e6) for e in figure.entries]
-    return _scatter(track, points, "parameters, millions")
+    return _scatter(track, figure, points, "parameters, millions")
 
 
 def _draw_speed(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
     size = max(s for e in figure.entries for s in e.inference)
     points = [(e, e.inference[size]) for e in figure.entries if size in e.inference]
-    return _scatter(track, points, f"inference at batch {size}, images/s on {figure.entries[0].device}")
+    return _scatter(track, figure, points, f"inference at batch {size}, images/s on {figure.entries[0].device}")
 
 
-def _scatter(track: Track, points: Sequence[tuple[Entry, float]], x_label: str) -> bytes:
+def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]], x_label: str) -> bytes:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     looks = looks_of(track)
@@ -209,7 +225,7 @@ def _scatter(track: Track, points: Sequence[tuple[Entry, float]], x_label: str) 
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)
     bars = any(e.test["accuracy"].sd is not None for e, _ in points)
-    axes.set_title(f"{track.title}: test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
+    axes.set_title(f"{track.title}{figure.which}: test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
     if crowded:
         _add_legend(canvas, track, [e for e, _ in points], dashes=False)
     else:

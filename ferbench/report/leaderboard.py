@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import defaultdict
@@ -15,7 +16,7 @@ from ferbench.models import MODELS
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import Cost, RunRecord
 from ferbench.records.store import Store
-from ferbench.report.variants import differing_fields, digest, recipe_fingerprint, variant_label
+from ferbench.report.variants import by_recipe, differing_fields, digest, variant_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,6 +140,10 @@ class Track:
         """Class names, in the order of the codes."""
         return list(self.support.get("test", {}))
 
+    def best(self, n: int) -> Track:
+        """The track with its `n` best entries and first failures: what a page of a large one has room for."""
+        return replace(self, entries=self.entries[:n], failures=self.failures[:n])
+
     @property
     def batch_sizes(self) -> list[int]:
         """Batch sizes at which any entry's inference was timed, ascending."""
@@ -176,25 +181,14 @@ def _track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
     data, budget = key
     place = {"fer2013": 0, "synthetic": 2}.get(data.name, 1)
     known = _BUDGET_ORDER.index(budget.name) if budget.name in _BUDGET_ORDER else len(_BUDGET_ORDER)
-    return (
-        place,
-        data.name,
-        known,
-        budget.name,
-        data.protocol,
-        -budget.fraction,
-        -budget.epochs,
-        budget.batch_size,
-        data.fingerprint,
-    )
+    sizes = (-budget.fraction, -budget.epochs, budget.batch_size)
+    return (place, data.name, known, budget.name, data.protocol, *sizes, data.fingerprint)
 
 
 def _track(data: DataKey, budget: Budget, name: str, is_alone: bool, records: list[RunRecord]) -> Track:
     done = [r for r in records if r.status == "ok"]
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in done:
-        groups[recipe_fingerprint(record.spec.recipe)].append(record)
-    variants = differing_fields([runs[0].spec.recipe for runs in groups.values()])
+    groups = by_recipe(done, lambda r: r.spec.recipe)
+    variants = differing_fields({key: runs[0].spec.recipe for key, runs in groups.items()})
     entries = sorted((_entry(key, runs, variants[key]) for key, runs in groups.items()), key=_merit)
     splits = done[0].scores if done else {}
     return Track(
@@ -270,12 +264,15 @@ def _spreads(scores: list[Scores]) -> dict[str, Spread]:
 
 
 def _spread(values: list[float]) -> Spread:
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    mean = statistics.fmean(values)
+    # statistics.stdev adds fractions, exactly and fifty times slower
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None
+    return Spread(mean, sd)
 
 
 def _class_means(name: str, scores: list[Scores]) -> ClassMeans:
     rows = [s.per_class[name] for s in scores]
-    means = {field: statistics.fmean(getattr(r, field) for r in rows) for field in ("precision", "recall", "f1")}
+    means = {field: statistics.fmean([getattr(r, field) for r in rows]) for field in ("precision", "recall", "f1")}
     return ClassMeans(**means)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
 from ferbench.report.commands import run_commands
 from ferbench.report.figures import Figure, figures
@@ -13,6 +14,8 @@ from ferbench.report.leaderboard import Entry, Leaderboard, Spread, Track, track
 from ferbench.report.table import escape, table
 
 MISSING = "–"
+ROWS = 100
+"""With more entries or failed runs than this, a track's tables hold the first ones."""
 
 _HEAD = """\
 # Leaderboard
@@ -45,28 +48,40 @@ def render(board: Leaderboard, records: Sequence[RunRecord]) -> str:
         records: every record, in any order; commands and environments come from them.
     """
     sections = [_HEAD]
+    groups: dict[tuple[DataKey, Budget], list[RunRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r.id):
+        groups[track_key(record)].append(record)
     for track in board.tracks:
-        own = [r for r in records if track_key(r) == (track.data, track.budget)]
-        sections += _section(track, sorted(own, key=lambda r: r.id))
+        sections += _section(track, groups[track.data, track.budget])
     if not board.tracks:
         sections.append("There are no runs yet.\n")
     return "\n".join(sections)
 
 
-def _section(track: Track, records: list[RunRecord]) -> Iterator[str]:
+def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
+    track = whole.best(ROWS)
     yield f"## {escape(track.title)}\n"
     yield f"{_about(track)}\n"
     if track.entries:
+        yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
         yield from (f"{line}\n" for line in _remarks(track))
-        yield from _images(track, confusion=False)
+        yield from _images(whole, confusion=False)
         yield f"### F1 by class\n\n{_class_table(track)}\n"
-        yield from _images(track, confusion=True)
+        yield from _images(whole, confusion=True)
     if track.failures:
-        yield f"### Failed runs\n\n{_failure_table(track)}\n"
-    commands = "\n".join(run_commands(r.spec for r in records))
+        yield "### Failed runs\n"
+        yield from _more(whole.failures, "runs", "`runs/`")
+        yield f"{_failure_table(track)}\n"
+    shown = {i for e in track.entries for i in e.runs} | {f.id for f in track.failures}
+    commands = "\n".join(run_commands(r.spec for r in records if r.id in shown))
     yield f"### How to make these runs\n\n```sh\n{commands}\n```\n"
     yield f"{_environments(records)}\n"
+
+
+def _more(rows: Sequence[object], what: str, where: str) -> Iterator[str]:
+    if len(rows) > ROWS:
+        yield f"The first {ROWS} of {len(rows):,} {what}; all are in {where}.\n"
 
 
 def _about(track: Track) -> str:
@@ -172,7 +187,9 @@ def _images(track: Track, *, confusion: bool) -> Iterator[str]:
     chosen = [f for f in figures(track) if (f.kind == "confusion") == confusion]
     links = "\n\n".join(f"![{escape(_caption(track, f))}](figures/{f.name})" for f in chosen)
     if chosen and confusion:
-        yield f"<details>\n<summary>Confusion matrices</summary>\n\n{links}\n\n</details>\n"
+        n, n_all = len(chosen), len(track.entries)
+        which = f" (the best {n} of {n_all:,})" if n < n_all else ""
+        yield f"<details>\n<summary>Confusion matrices{which}</summary>\n\n{links}\n\n</details>\n"
     elif chosen:
         yield f"{links}\n"
 
@@ -185,7 +202,7 @@ def _caption(track: Track, figure: Figure) -> str:
         "confusion": "confusion matrix",
     }[figure.kind]
     whose = f"{figure.entries[0].label}, " if figure.kind == "confusion" else ""
-    return f"{track.title}: {whose}{words}"
+    return f"{track.title}: {whose}{words}{figure.which}"
 
 
 def _environments(records: list[RunRecord]) -> str:

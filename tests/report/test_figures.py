@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from PIL import Image
@@ -8,7 +9,11 @@ from PIL import Image
 from ferbench.records.store import Store
 from ferbench.report.figures import draw, figures
 from ferbench.report.leaderboard import build
+from ferbench.report.looks import looks_of
 from ferbench.report.placement import Box, free_box
+
+figures_module = sys.modules["ferbench.report.figures"]
+"""The package has a function of this name."""
 
 NAMES = [
     "fer2013-full-curves.png",
@@ -21,7 +26,7 @@ NAMES = [
 
 
 def test_figures_are_png_files_of_the_expected_names(store):
-    files = draw(build(store.records()), store)
+    files = draw(build(store.records()), store.records())
     assert list(files) == NAMES
     for content in files.values():
         image = Image.open(io.BytesIO(content))
@@ -49,7 +54,36 @@ def test_many_entries_are_drawn_with_a_legend(tmp_path, make_run):
         for model in ("resnet18", "vgg16", "plain_cnn"):
             store.write_run(*make_run(model, strategy=strategy))
     board = build(store.records())
-    assert len(draw(board, store)) == 3 + 15
+    assert len(draw(board, store.records())) == 3 + figures_module.MATRICES
+
+
+@pytest.mark.parametrize("drawn", [2, 3])
+def test_of_a_large_track_the_best_are_drawn(drawn, monkeypatch, records):
+    monkeypatch.setattr(figures_module, "ALL_DRAWN", drawn)
+    monkeypatch.setattr(figures_module, "LEGEND_ABOVE", 2)
+    monkeypatch.setattr(figures_module, "MATRICES", 2)
+    (track,) = build(records).tracks
+    best = ["resnet18", "vgg16", "plain_cnn"][:drawn]
+    curves, parameters, speed, *matrices = figures(track)
+    for figure in (curves, parameters, speed):
+        assert [e.model for e in figure.entries] == best
+        assert figure.which == (" (the best 2 of 3)" if drawn == 2 else "")
+    assert [e.model for f in matrices for e in f.entries] == best[: 1 if drawn == 2 else 2]
+    assert list(draw(build(records), records)) == [f.name for f in figures(track)]
+
+
+@pytest.mark.parametrize(("limit", "lines"), [(1, 1), (2, 1 + 2)])
+def test_curves_of_many_seeds_are_their_mean(limit, lines, monkeypatch, records):
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(figures_module, "SEEDS_DRAWN", limit)
+    axes = Figure().subplots()
+    look = looks_of(build(records).tracks[0])["resnet18-none"]
+    figures_module._curve(axes, records[:2], lambda row: row.val_accuracy, look)
+    assert len(axes.lines) == lines
+    mean = axes.lines[0].get_ydata()
+    pairs = zip(*([row.val_accuracy for row in r.history] for r in records[:2]), strict=True)
+    assert list(mean) == pytest.approx([sum(pair) / 2 for pair in pairs])
 
 
 def test_names_cover_neither_each_other_nor_points():

@@ -102,6 +102,17 @@ def test_recipes_of_one_model_are_told_apart(make_run):
     assert set(long.differs) == {"optimizer.lr", "training.epochs", "augment.flip"}
 
 
+def test_order_of_a_strategys_knobs_makes_no_other_recipe(make_run):
+    runs = [make_run("resnet18", seed, strategy="inverse")[0] for seed in (0, 1)]
+    recipe = runs[0].spec.recipe
+    knobs = dict(reversed(recipe.imbalance.params.items()))
+    assert list(knobs) != list(recipe.imbalance.params)
+    other = recipe.model_copy(update={"imbalance": recipe.imbalance.model_copy(update={"params": knobs})})
+    runs[0] = runs[0].model_copy(update={"spec": runs[0].spec.model_copy(update={"recipe": other})})
+    (entry,) = build(runs).tracks[0].entries
+    assert entry.seeds == (0, 1)
+
+
 def test_failed_runs_are_listed_and_not_ranked(records, make_failure):
     failed = make_failure("out of memory", "vgg16", 0, strategy="focal")
     (track,) = build([*records, failed]).tracks

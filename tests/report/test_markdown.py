@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import random
 import shlex
+import sys
 
 import pytest
 
 from ferbench.inputs import load_budget, load_recipe, parse_override
+from ferbench.report import commands, markdown
 from ferbench.report.commands import run_commands
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render
@@ -89,6 +91,35 @@ def test_failed_runs_are_shown(records, make_failure):
     assert "resnet18-focal-s0-" in text
 
 
+def test_a_large_track_shows_the_first_and_says_where_all_are(monkeypatch, records, make_run, make_failure):
+    failures = [make_failure(f"reason {i}", strategy="focal", overrides={"optimizer.lr": 0.01 + i}) for i in range(3)]
+    every = [*records, *failures]
+    assert "The first" not in text_of(every)
+    monkeypatch.setattr(markdown, "ROWS", 2)
+    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "ALL_DRAWN", 2)
+    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "LEGEND_ABOVE", 1)
+    text = text_of(every)
+    assert "learning curves (the best 1 of 3)](" in text
+    assert "The first 2 of 3 entries by rank; all are in `leaderboard.csv`." in text
+    assert "The first 2 of 3 runs; all are in `runs/`." in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert [any(word in line for line in tables) for word in ("ResNet-18", "VGG16-BN", "Plain CNN")] == [1, 1, 0]
+    shown = sorted(failures, key=lambda r: r.id)[:2]
+    assert [f.id in text for f in failures] == [f in shown for f in failures]
+    # commands for what is shown, environments of all
+    assert "--models vgg16,resnet18 --imbalance none --seeds 0,1" in text and "plain_cnn --imbalance" not in text
+    assert [f"optimizer.lr={f.spec.recipe.optimizer.lr}" in text for f in failures] == [f in shown for f in failures]
+    assert "- 9 runs: ferbench 1" in text
+
+
+def test_confusion_matrices_of_the_best_are_called_so(monkeypatch, records):
+    assert "<summary>Confusion matrices</summary>" in text_of(records)
+    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "MATRICES", 2)
+    text = text_of(records)
+    assert "<summary>Confusion matrices (the best 2 of 3)</summary>" in text
+    assert text.count("confusion matrix](") == 2
+
+
 def test_no_runs():
     assert "no runs yet" in render(build([]), [])
 
@@ -105,6 +136,13 @@ def test_command_of_a_product(records):
     assert run_commands(r.spec for r in records) == [
         "ferbench run --models plain_cnn,vgg16,resnet18 --imbalance none --seeds 0,1 --budget full --data PATH"
     ]
+
+
+def test_shipped_recipe_is_read_once_for_all_seeds(monkeypatch, make_run):
+    specs = [make_run(seed=0)[0].spec.model_copy(update={"seed": seed}) for seed in range(20)]
+    read = []
+    monkeypatch.setattr(commands, "load_recipe", lambda *a, **k: read.append(a) or load_recipe(*a, **k))
+    assert len(run_commands(specs)) == len(read) == 1
 
 
 def test_commands_of_what_is_no_product(make_run):
