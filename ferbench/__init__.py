@@ -29,6 +29,7 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     results: str | Path = "results",
     device: str = "auto",
+    jobs_per_gpu: int = 1,
     redo: bool = False,
     progress: bool = True,
 ) -> list[RunRecord]:
@@ -46,6 +47,7 @@ def run(
         overrides: recipe fields by dotted name, such as {"optimizer.lr": 0.05}.
         results: the results folder.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        jobs_per_gpu: runs at once on the device: one small network rarely fills a GPU.
         redo: do again what is done.
         progress: show bars on standard error.
 
@@ -67,11 +69,11 @@ def run(
         device=device,
     )
     if not progress:
-        return run_many(plan, Silence(), redo=redo)
+        return run_many(plan, Silence(), redo=redo, at_once=jobs_per_gpu)
     from ferbench.progress import Progress
 
     with Progress(len(plan.specs if redo else plan.missing())) as bars:
-        return run_many(plan, bars, redo=redo)
+        return run_many(plan, bars, redo=redo, at_once=jobs_per_gpu)
 
 
 def leaderboard(results: str | Path = "results") -> pd.DataFrame:

@@ -6,10 +6,12 @@ import hashlib
 import platform
 import re
 import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ferbench._version import VERSION
 from ferbench.errors import InputError
@@ -18,13 +20,20 @@ if TYPE_CHECKING:
     import torch
 
 
+_IMPORTED = time.monotonic()
+
+Computed = Literal["fp32", "bf16", "fp16"]
+
+
 @dataclass(frozen=True)
 class Arithmetic:
-    """The one autocast path: device, type, and whether gradients need a loss scaler."""
+    """How a run computes: the one autocast path, and the order of images and weights in memory."""
 
     device: torch.device
-    name: str
-    """"fp32", "bf16" or "fp16"."""
+    name: Computed
+    """Autocast type."""
+    channels_last: bool = False
+    """Memory order NHWC instead of NCHW."""
 
     @property
     def needs_scaler(self) -> bool:
@@ -37,6 +46,16 @@ class Arithmetic:
 
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.name != "fp32")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Torch's name for the order."""
+        import torch
+
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def __str__(self) -> str:
+        return f"{self.name} {'channels_last' if self.channels_last else 'contiguous'}"
 
 
 def check_device_name(name: str) -> None:
@@ -62,15 +81,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_arithmetic(wanted: str, device: torch.device) -> Arithmetic:
-    """The wanted arithmetic as far as the device has it: without bf16 a GPU takes fp16 and a CPU fp32."""
+def nearest_precision(wanted: Computed, device: torch.device) -> Computed:
+    """The wanted precision as far as the device has it: without bf16 a GPU takes fp16 and a CPU fp32."""
     import torch
 
     if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return Arithmetic(device, "fp16")
+        return "fp16"
     if wanted == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
-        return Arithmetic(device, "fp32")
-    return Arithmetic(device, wanted)
+        return "fp32"
+    return wanted
 
 
 def _cpu_has_bf16() -> bool:
@@ -133,6 +152,30 @@ def usable_cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had resident."""
+    try:
+        # getrusage would count what the parent had when it started this process
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def process_age() -> float:
+    """Seconds since this process was started, the interpreter's own start included where the system tells."""
+    import os
+
+    try:
+        # field 22 of the line, the second one being a name in brackets that may hold spaces
+        ticks = float(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.monotonic() - _IMPORTED
 
 
 def source_commit() -> str | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from selectors import EVENT_READ, BaseSelector, DefaultSelector
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ferbench import data, models
 from ferbench.environment import check_device_name, cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
-from ferbench.inputs import load_budget, load_recipe
+from ferbench.inputs import load_budget, load_recipe, recipe_names
 from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
@@ -26,16 +28,19 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Somebody to tell how the runs go."""
+    """Somebody to tell how the runs go; of several at once the events come in turn."""
 
     def on_start(self, spec: RunSpec, images: int) -> None:
         """A run starts; an epoch has `images` training images."""
 
-    def on_batch(self, epoch: int, images: int) -> None:
+    def on_note(self, spec: RunSpec, text: str) -> None:
+        """A line about the run that a person may want to read."""
+
+    def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
         """`images` of the epoch are through."""
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
-        """An epoch has ended; fields as in `EpochRow`."""
+    def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
+        """An epoch has ended, now or before the run was stopped; fields as in `EpochRow`."""
 
     def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
         """A run has ended; None: another process is at it."""
@@ -47,10 +52,13 @@ class Silence:
     def on_start(self, spec: RunSpec, images: int) -> None:
         """Nothing."""
 
-    def on_batch(self, epoch: int, images: int) -> None:
+    def on_note(self, spec: RunSpec, text: str) -> None:
         """Nothing."""
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
+        """Nothing."""
+
+    def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
         """Nothing."""
 
     def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
@@ -104,7 +112,7 @@ def make_plan(
     """The runs of every model x strategy x seed.
 
     Args:
-        models_wanted: names, globs, recipe files ending in .toml, or "all", separated by commas.
+        models_wanted: names, globs, shipped recipes, recipe files ending in .toml, or "all", separated by commas.
         source: the data; see `data.load`.
         imbalance: strategies, in the same way.
         budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
@@ -132,7 +140,9 @@ def make_plan(
 
 
 def _recipes(word: str) -> list[str]:
-    return [word] if word.endswith(".toml") else [row.name for row in models.select(word)]
+    # a shipped recipe that is not a model's own; timm.toml needs a network's name
+    other = word in recipe_names() and word not in models.MODELS.names and word != "timm"
+    return [word] if word.endswith(".toml") or other else [row.name for row in models.select(word)]
 
 
 def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
@@ -153,36 +163,83 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         raise InputError("no seed given (--seeds 0,1,2)")
 
 
-def run_many(plan: Plan, listener: Listener, *, redo: bool = False) -> list[RunRecord]:
+@dataclass
+class _Run:
+    """A run at work, and what its worker has said of it."""
+
+    spec: RunSpec
+    process: subprocess.Popen[bytes]
+    worker: ExitStack
+    """Ends the worker when it is closed."""
+    begun: bytes = b""
+    """A line whose end is still to come."""
+    last: str = ""
+    """The last event."""
+    here: Environment | None = None
+
+
+def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int = 1) -> list[RunRecord]:
     """The records of all runs of a plan, each done in a process of its own; done ones are not done again.
 
     A run that fails is recorded with its reason and the rest goes on. Runs that another process is at are left out.
+
+    Args:
+        at_once: how many runs share the device.
+
+    Raises:
+        InputError: the device is not there, or `at_once` is less than 1.
     """
-    for spec in plan.specs if redo else plan.missing():
-        listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
-        listener.on_end(spec, _run_in_worker(plan, spec, listener, redo))
+    if at_once < 1:
+        raise InputError(f"{at_once} runs at once: at least 1 is expected")
+    # one thread for all workers: what ends it, Ctrl-C too, ends them on its way out
+    with DefaultSelector() as pipes, ExitStack() as workers:
+        for spec in plan.specs if redo else plan.missing():
+            while len(pipes.get_map()) == at_once:
+                _listen(plan, pipes, listener)
+            listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
+            worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo)
+            process, pipe = worker.enter_context(_worker(job, plan.store.folder(spec) / "worker.log"))
+            pipes.register(pipe, EVENT_READ, _Run(spec, process, worker))
+        while pipes.get_map():
+            _listen(plan, pipes, listener)
     return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
 
 
-def _run_in_worker(plan: Plan, spec: RunSpec, listener: Listener, redo: bool) -> RunRecord | None:
-    last, here = "", None
-    with _worker(plan.job(spec, "run", redo), plan.store.folder(spec) / "worker.log") as (process, events):
-        for event in events:
-            last = event.pop("event")
-            if last == "refused":
-                raise InputError(event["reason"])
-            if last == "started":
-                here = Environment.model_validate(event["environment"])
-            elif last == "batch":
-                listener.on_batch(**event)
-            elif last == "epoch":
-                listener.on_epoch(event)
-        code = process.wait()
-    if last == "busy":
+def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> None:
+    """Wait until workers say something or end, and pass it on."""
+    for key, _ in pipes.select():
+        run, heard = key.data, os.read(key.fd, 1 << 16)
+        *lines, run.begun = (run.begun + heard).split(b"\n")
+        for line in lines:
+            _pass_on(run, json.loads(line), listener)
+        if not heard:
+            pipes.unregister(key.fileobj)
+            listener.on_end(run.spec, _outcome(plan, run))
+            run.worker.close()
+
+
+def _pass_on(run: _Run, event: dict[str, Any], listener: Listener) -> None:
+    run.last = event.pop("event")
+    if run.last == "refused":
+        raise InputError(event["reason"])
+    if run.last == "started":
+        run.here = Environment.model_validate(event["environment"])
+    elif run.last == "note":
+        listener.on_note(run.spec, **event)
+    elif run.last == "batch":
+        listener.on_batch(run.spec, **event)
+    elif run.last == "epoch":
+        listener.on_epoch(run.spec, event)
+
+
+def _outcome(plan: Plan, run: _Run) -> RunRecord | None:
+    """The record of a run whose worker has ended; None: another process is at it."""
+    code = run.process.wait()
+    if run.last == "busy":
         return None
-    if last not in ("done", "failed"):
-        plan.store.write_record(_crashed_record(spec, code, here))
-    return plan.store.record(spec)
+    if run.last not in ("done", "failed"):
+        plan.store.write_record(_crashed_record(run.spec, code, run.here))
+    return plan.store.record(run.spec)
 
 
 def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float | str]]:
@@ -198,8 +255,8 @@ def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float 
 
 
 def _estimate_in_worker(plan: Plan, spec: RunSpec) -> float | str:
-    with _worker(plan.job(spec, "estimate"), None) as (process, events):
-        for event in events:
+    with _worker(plan.job(spec, "estimate"), None) as (process, pipe):
+        for event in map(json.loads, pipe):
             if event["event"] == "refused":
                 raise InputError(event["reason"])
             return float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
@@ -207,8 +264,8 @@ def _estimate_in_worker(plan: Plan, spec: RunSpec) -> float | str:
 
 
 @contextmanager
-def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
-    """A worker at its job and its events; it does not outlive the block."""
+def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A worker at its job and the pipe with its events, one a line; it does not outlive the block."""
     # the package's own folder comes last on the path: a plain clone works, and nothing is shadowed
     root = str(Path(__file__).resolve().parents[1])
     code = f"import sys; sys.path.append({root!r}); from ferbench.worker import main; main()"
@@ -220,7 +277,6 @@ def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
             # Ctrl-C goes to the parent alone, which then stops the worker
             start_new_session=True,
         )
@@ -228,15 +284,17 @@ def _worker(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[str],
             assert process.stdin and process.stdout
             # a worker that is gone before it has read its job is told by its exit code
             with suppress(BrokenPipeError):
-                process.stdin.write(job.model_dump_json() + "\n")
+                process.stdin.write(job.model_dump_json().encode() + b"\n")
                 process.stdin.flush()
-            yield process, (json.loads(line) for line in process.stdout)
+            yield process, process.stdout
         finally:
             process.kill()
             process.wait()
+            # what it has not read of its job is flushed once more, in vain
             for stream in (process.stdin, process.stdout):
                 if stream:
-                    stream.close()
+                    with suppress(BrokenPipeError):
+                        stream.close()
 
 
 def _crashed_record(spec: RunSpec, code: int, here: Environment | None) -> RunRecord:

@@ -1,7 +1,9 @@
-"""What a person sees while runs go on: two bars on a terminal, plain lines elsewhere."""
+"""What a person sees while runs go on: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,13 +32,29 @@ def run_label(spec: RunSpec) -> str:
     return f"{spec.recipe.model.name}{'' if strategy == 'none' else ' ' + strategy} seed {spec.seed}"
 
 
+@dataclass
+class _Shown:
+    """A run at work and its bar."""
+
+    task: TaskID
+    label: str
+    images: int
+    """Of an epoch."""
+    epochs: int
+    scores: str = ""
+    """Of the last epoch."""
+    trains: bool = False
+    """Whether it is past what a checkpoint holds."""
+
+
 class Progress:
-    """A `jobs.Listener` that shows what it hears on standard error."""
+    """A `jobs.Listener` that shows what it hears on standard error, a bar for each run at work."""
 
     def __init__(self, n_runs: int) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._n_runs, self._done = n_runs, 0
-        self._label, self._images, self._epochs = "", 1, 1
+        self._n_runs, self._started, self._done = n_runs, 0, 0
+        self._at_work: dict[str, _Shown] = {}
+        self._trained_images, self._since, self._until = 0, 0.0, 0.0
         shown = self.console.is_terminal
         self._runs = Bars(
             TextColumn("[bold]runs"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -47,10 +65,10 @@ class Progress:
             console=self.console, disable=not shown,
         )  # fmt: skip
         self._runs_task = self._runs.add_task("runs", total=n_runs)
-        self._task: TaskID | None = None
         self._live: Any = None
 
     def __enter__(self) -> Self:
+        self._since = time.perf_counter()
         if self.console.is_terminal and self._n_runs:
             from rich.console import Group
             from rich.live import Live
@@ -62,50 +80,67 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._until = time.perf_counter()
         if self._live is not None:
             self._live.stop()
 
+    @property
+    def images_per_second(self) -> float:
+        """Training images of all epochs trained in this block over its wall clock."""
+        return self._trained_images / (self._until - self._since)
+
     def on_start(self, spec: RunSpec, images: int) -> None:
         """Show the run's bar."""
-        self._label, self._images, self._epochs = run_label(spec), max(images, 1), spec.epochs
-        if self._task is not None:
-            self._epoch.remove_task(self._task)
-        total = self._epochs * self._images
-        self._task = self._epoch.add_task(f"[bold]{self._label}", total=total, facts="starting")
+        self._started += 1
+        label, images = run_label(spec), max(images, 1)
+        task = self._epoch.add_task(f"[bold]{label}", total=spec.epochs * images, facts="starting")
+        self._at_work[spec.id] = _Shown(task, label, images, spec.epochs)
         if not self.console.is_terminal:
-            self.console.print(f"[{self._done + 1}/{self._n_runs}] {self._label}: {self._epochs} epochs")
+            self.console.print(f"[{self._started}/{self._n_runs}] {label}: {spec.epochs} epochs")
 
-    def on_batch(self, epoch: int, images: int) -> None:
+    def on_note(self, spec: RunSpec, text: str) -> None:
+        """Show a line about the run."""
+        self.console.print(f"    {text}", soft_wrap=True, markup=False)
+
+    def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
         """Move the run's bar."""
-        assert self._task is not None
-        old = self._epoch.tasks[0].fields["facts"].partition("  ")[2]
-        facts = f"epoch {epoch}/{self._epochs}" + (f"  {old}" if old else "")
-        self._epoch.update(self._task, completed=(epoch - 1) * self._images + images, facts=facts)
+        run = self._at_work[spec.id]
+        run.trains = True
+        facts = f"epoch {epoch}/{run.epochs}{run.scores}"
+        self._epoch.update(run.task, completed=(epoch - 1) * run.images + images, facts=facts)
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
         """Show an epoch's numbers."""
-        assert self._task is not None
-        facts = (
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['train_loss']:.3f}  val {row['val_accuracy']:.2%}  "
-            f"macro-F1 {row['val_macro_f1']:.3f}  {row['images_per_second']:,.0f} images/s"
+        run = self._at_work[spec.id]
+        # the epochs of a checkpoint are told first, before any batch
+        if run.trains:
+            self._trained_images += round(row["seconds"] * row["images_per_second"])
+        at = "" if row["input_size"] == spec.recipe.model.input_size else f" at {row['input_size']} pixels"
+        run.scores = (
+            f"  loss {row['train_loss']:.3f}  val {row['val_accuracy']:.2%}{at}  macro-F1 {row['val_macro_f1']:.3f}"
+            f"  {row['images_per_second']:,.0f} images/s"
         )
-        self._epoch.update(self._task, completed=row["epoch"] * self._images, facts=facts)
+        facts = f"epoch {row['epoch']}/{run.epochs}{run.scores}"
+        self._epoch.update(run.task, completed=row["epoch"] * run.images, facts=facts)
         if not self.console.is_terminal:
-            self.console.print(f"    {facts}", soft_wrap=True)
+            self.console.print(f"    {run.label}: {facts}", soft_wrap=True)
 
     def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
         """Leave a line for the run."""
+        run = self._at_work.pop(spec.id)
+        self._epoch.remove_task(run.task)
         self._done += 1
         self._runs.update(self._runs_task, completed=self._done)
-        self.console.print(self._verdict(record), soft_wrap=True, markup=False)
+        self.console.print(_verdict(run.label, record), soft_wrap=True, markup=False)
 
-    def _verdict(self, record: RunRecord | None) -> str:
-        if record is None:
-            return f"– {self._label}: another process is at it"
-        if record.status == "failed" or record.cost is None:
-            return f"✗ {self._label}: {record.reason}"
-        val, test = (record.scores[s].values for s in ("val", "test"))
-        return (
-            f"✓ {self._label}: val {val['accuracy']:.2%}, test {test['accuracy']:.2%} "
-            f"(macro-F1 {test['macro_f1']:.3f}), epoch {record.best_epoch}, {record.cost.total_seconds:,.0f} s"
-        )
+
+def _verdict(label: str, record: RunRecord | None) -> str:
+    if record is None:
+        return f"– {label}: another process is at it"
+    if record.status == "failed" or record.cost is None:
+        return f"✗ {label}: {record.reason}"
+    val, test = (record.scores[s].values for s in ("val", "test"))
+    return (
+        f"✓ {label}: val {val['accuracy']:.2%}, test {test['accuracy']:.2%} "
+        f"(macro-F1 {test['macro_f1']:.3f}), epoch {record.best_epoch}, {record.cost.total_seconds:,.0f} s"
+    )

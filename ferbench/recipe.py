@@ -1,6 +1,7 @@
 """How a model is trained: `Recipe`, and `RunSpec`, the frozen value that names one run.
 
-No field has a default in code: `inputs` reads all of them from baselines/.
+`inputs` reads every field from baselines/. Only fields that were added after the first records have a default in code,
+what was done before they existed, so that old records stay readable under their old names.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 
 SMALLEST_INPUT = 16
@@ -26,6 +27,12 @@ def _none_or_an_input_size(size: int) -> int:
     if 0 < size < SMALLEST_INPUT:
         raise ValueError(f"0 or at least {SMALLEST_INPUT} is expected")
     return size
+
+
+def _a_choice_or_auto(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError("true, false or 'auto' is expected")
 
 
 class _Table(BaseModel):
@@ -58,12 +65,12 @@ class ModelRecipe(_Table):
 class OptimizerRecipe(_Table):
     """The update rule."""
 
-    name: Literal["sgd", "adamw"]
-    """SGD with Nesterov momentum, or AdamW (arXiv 1711.05101)."""
+    name: Literal["sgd", "adamw", "muon"]
+    """SGD with Nesterov momentum, AdamW (arXiv 1711.05101), or Muon for the backbone's filters beside AdamW."""
     lr: Positive
     """Peak learning rate of the head."""
     momentum: Below1
-    """SGD's momentum, AdamW's first beta."""
+    """SGD's and Muon's momentum, AdamW's first beta."""
     beta2: Below1
     """AdamW's second beta."""
     weight_decay: NonNegative
@@ -94,7 +101,7 @@ class ScheduleRecipe(_Table):
 
 
 class PrecisionRecipe(_Table):
-    """Arithmetic of forward and backward, by kind of device."""
+    """Arithmetic of forward and backward, by kind of device; auto times what the device has and takes the fastest."""
 
     cpu: Precision
     """On a CPU; bf16 becomes fp32 where the CPU has no instructions for it."""
@@ -111,8 +118,8 @@ class TrainingRecipe(_Table):
     """Images per update."""
     precision: PrecisionRecipe
     """Autocast type."""
-    channels_last: bool
-    """Memory order NHWC instead of NCHW."""
+    channels_last: Annotated[bool | Literal["auto"], BeforeValidator(_a_choice_or_auto)]
+    """Memory order NHWC instead of NCHW; auto times both and takes the faster."""
     label_smoothing: Fraction
     """Share of each target spread evenly over the classes."""
     ema_decay: Below1
@@ -131,6 +138,10 @@ class TrainingRecipe(_Table):
     """The head's constant learning rate in that stage."""
     freeze_norm: bool
     """Whether the backbone's batch norms keep their statistics in both stages."""
+    start_strength: Fraction = 1.0
+    """Strength of the augmentation in the first epoch as a share of the recipe's, growing as the images do."""
+    compile: bool = False
+    """Whether torch compiles the network (on a GPU with CUDA graphs): a minute at the start of each image size."""
 
 
 class AugmentRecipe(_Table):
@@ -156,6 +167,11 @@ class AugmentRecipe(_Table):
     """Beta parameter of mixup (arXiv 1710.09412), one draw per image."""
     cutmix: NonNegative
     """Beta parameter of CutMix (arXiv 1905.04899); with mixup on too, each batch tosses a coin."""
+
+    def weakened(self, strength: float) -> AugmentRecipe:
+        """A share of every change that has a strength; mirror images and mixing stay as they are."""
+        graded = ("shift", "rotate", "zoom", "brightness", "contrast", "erase")
+        return self.model_copy(update={name: strength * getattr(self, name) for name in graded})
 
 
 class ImbalanceRecipe(_Table):
@@ -223,7 +239,8 @@ class RunSpec(_Table):
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the result."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        # what is left out is what went without saying when older records were named
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     @property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ from torch import nn
 
 from ferbench.data.dataset import Dataset, Split
 from ferbench.data.protocol import training_subset
-from ferbench.environment import Arithmetic, choose_arithmetic, choose_device, describe, stream_seed
+from ferbench.environment import Arithmetic, choose_device, describe, peak_resident_bytes, stream_seed
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predict import predict_logits
@@ -22,37 +20,41 @@ from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.throughput import measure_throughput
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
-from ferbench.records.record import Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
+from ferbench.probe import Choice, choose_arithmetic
+from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
 from ferbench.records.store import Store
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
-from ferbench.training.fit import Trainer, ValScores, Watcher, fit
+from ferbench.training.fit import Nobody, Trainer, ValScores, Watcher, fit
 from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
 
 if TYPE_CHECKING:
     from ferbench.recipe import RunSpec
 
 
+CHECKPOINT_VERSION = 2
+"""Raised whenever older checkpoints cannot be gone on from."""
+
+
 @dataclass(frozen=True)
-class Bench:
+class Prepared:
     """A run set up on a device: its trainer and the ways to evaluate it."""
 
     spec: RunSpec
     dataset: Dataset
-    arithmetic: Arithmetic
     trainer: Trainer
 
-    def predict(self, network: nn.Module, name: str, split: Split) -> Predictions:
-        """A network's predictions on a split."""
-        recipe, classes = self.spec.recipe, self.dataset.classes
-        batches = Batches.of(split, len(classes), recipe.model, recipe.training, self.arithmetic.device)
-        logits = predict_logits(network, batches.evaluation(), self.arithmetic)
+    def predict(self, network: nn.Module, name: str, split: Split, size: int = 0) -> Predictions:
+        """A network's predictions on a split, at the recipe's input size where no other is given."""
+        recipe, classes, arithmetic = self.spec.recipe, self.dataset.classes, self.trainer.arithmetic
+        batches = Batches.of(split, len(classes), recipe.model, recipe.training, arithmetic)
+        logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
         ids = self.dataset.image_ids(name)[: len(split)]
         return predictions_of(name, classes, ids, split.labels, logits)
 
-    def validate(self, network: nn.Module) -> ValScores:
-        """What val says of a network."""
-        predictions = self.predict(network, "val", self.dataset.val)
+    def validate(self, network: nn.Module, size: int) -> ValScores:
+        """What val says of a network, at that image size."""
+        predictions = self.predict(network, "val", self.dataset.val, size)
         true, k = predictions.labels, len(predictions.classes)
         likelihood = predictions.probabilities[np.arange(len(true)), true]
         return ValScores(
@@ -62,25 +64,23 @@ class Bench:
         )
 
 
-def set_up(spec: RunSpec, dataset: Dataset, device: torch.device, train: Split | None = None) -> Bench:
+def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split | None = None) -> Prepared:
     """A run ready to be trained.
 
     Args:
+        arithmetic: see `probe.choose_arithmetic`.
         train: training images instead of the budget's share of the data set's.
     """
     recipe, n_classes = spec.recipe, len(dataset.classes)
-    arithmetic = choose_arithmetic(getattr(recipe.training.precision, device.type), device)
     torch.manual_seed(stream_seed(spec.seed, "init"))
-    network = build(recipe.model, n_classes).to(device)
-    if recipe.training.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+    network = build(recipe.model, n_classes).to(arithmetic.device).to(memory_format=arithmetic.memory_format)
     images = training_subset(dataset.train, spec.budget.fraction) if train is None else train
     strategy, params = STRATEGIES[recipe.imbalance.strategy], recipe.imbalance.params
     counts = images.counts(n_classes)
     trainer = Trainer(
         network,
         head_name(MODELS[recipe.model.name], network),
-        Batches.of(images, n_classes, recipe.model, recipe.training, device, spec.batch_size),
+        Batches.of(images, n_classes, recipe.model, recipe.training, arithmetic, spec.batch_size),
         build_loss(strategy, counts, params),
         recipe,
         epochs=spec.epochs,
@@ -88,7 +88,7 @@ def set_up(spec: RunSpec, dataset: Dataset, device: torch.device, train: Split |
         arithmetic=arithmetic,
         image_weights=image_weights(strategy, counts, params, images.labels),
     )
-    return Bench(spec, dataset, arithmetic, trainer)
+    return Prepared(spec, dataset, trainer)
 
 
 def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, watcher: Watcher) -> RunRecord:
@@ -106,15 +106,19 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
     environment = Environment(**describe(device))
-    bench = set_up(spec, dataset, device)
     folder = store.folder(spec)
-    checkpoint = Checkpoint(folder / "checkpoint.pt", f"{spec.fingerprint} {device.type}", store.writing)
-    trainer = bench.trainer
-    fitted = fit(trainer, bench.validate, checkpoint, watcher)
+    checkpoint = Checkpoint(
+        folder / "checkpoint.pt", f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}", store.writing
+    )
+    choice = _choice(spec, dataset, device, checkpoint)
+    watcher.on_note(f"{spec.recipe.model.name}: {choice}")
+    prepared = set_up(spec, dataset, choice.arithmetic)
+    trainer = prepared.trainer
+    fitted = fit(trainer, prepared.validate, checkpoint, watcher)
     this_sitting = time.perf_counter() - start
     predictions = [
-        bench.predict(trainer.network, "val", dataset.val),
-        bench.predict(trainer.network, "test", dataset.test),
+        prepared.predict(trainer.network, "val", dataset.val),
+        prepared.predict(trainer.network, "test", dataset.test),
     ]
     peak = peak_memory_bytes(device)
     parameters, macs = count_cost(spec.recipe.model, len(dataset.classes))
@@ -128,9 +132,7 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
         macs=macs,
         inference=[
             Throughput(batch_size=b, images_per_second=rate, rounds=rounds)
-            for b, rate, rounds in measure_throughput(
-                trainer.network, spec.recipe.model.input_size, spec.recipe.training.channels_last, bench.arithmetic
-            )
+            for b, rate, rounds in measure_throughput(trainer.network, spec.recipe.model.input_size, choice.arithmetic)
         ],
     )
     record = RunRecord(
@@ -144,7 +146,12 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
         scores={p.split: score(p) for p in predictions},
         cost=cost,
         environment=environment,
-        notes=[*dataset.notes, *_arithmetic_note(spec, bench.arithmetic)],
+        arithmetic=ArithmeticUsed(
+            precision=choice.arithmetic.name,
+            channels_last=choice.arithmetic.channels_last,
+            probe=choice.images_per_second,
+        ),
+        notes=[*dataset.notes, *_arithmetic_note(spec, choice.arithmetic)],
     )
     _write_weights(store, spec, trainer.network)
     store.write_run(record, predictions)
@@ -157,19 +164,20 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     # a share of every class: a loss may refuse to leave one out
     train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
     val = dataset.val.take(np.arange(min(512, len(dataset.val))))
-    bench = set_up(spec, dataset, choose_device(device_name), train)
-    trainer, evaluations = bench.trainer, []
+    choice = choose_arithmetic(spec, len(dataset.classes), choose_device(device_name))
+    prepared = set_up(spec, dataset, choice.arithmetic, train)
+    trainer, evaluations = prepared.trainer, []
 
-    def validate(network: nn.Module) -> ValScores:
+    def validate(network: nn.Module, size: int) -> ValScores:
         start = time.perf_counter()
-        bench.predict(network, "val", val)
+        prepared.predict(network, "val", val)
         evaluations.append(time.perf_counter() - start)
         return ValScores(0.0, 0.0, 0.0)
 
     trainer.epochs = 2
     trainer.freeze_epochs = 0
     for _ in range(2):
-        timed = trainer.run_epoch(validate, _Nobody())
+        timed = trainer.run_epoch(validate, Nobody())
     images = len(training_subset(dataset.train, spec.budget.fraction))
     per_image = evaluations[-1] / len(val)
     n_test = 0 if dataset.test is None else len(dataset.test)
@@ -177,27 +185,25 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
 
 
-class _Nobody:
-    def on_batch(self, epoch: int, images: int) -> None:
-        pass
-
-    def on_epoch(self, epoch: object) -> None:
-        pass
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory this process has held: on the GPU, or resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
+
+
+def _choice(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:
+    """What a stopped run computed in, so that it ends in the same bits, or what a new one should."""
+    choice = choose_arithmetic(spec, len(dataset.classes), device)
+    saved = checkpoint.load()
+    return choice if saved is None else replace(choice, arithmetic=Arithmetic(device, *saved["arithmetic"]))
 
 
 def _arithmetic_note(spec: RunSpec, arithmetic: Arithmetic) -> list[str]:
     wanted = getattr(spec.recipe.training.precision, arithmetic.device.type)
-    return (
-        [] if wanted == arithmetic.name else [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
-    )
+    if wanted in ("auto", arithmetic.name):
+        return []
+    return [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
 
 
 def _write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:

@@ -52,6 +52,9 @@ class _Events:
             # the parent is gone: stop here, before anything takes this for a failed run
             os._exit(1)
 
+    def on_note(self, text: str) -> None:
+        self.tell("note", text=text)
+
     def on_batch(self, epoch: int, images: int) -> None:
         now = time.monotonic()
         if now - self._last_batch > BATCH_EVENT_SECONDS:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ferbench import environment
-from ferbench.environment import Arithmetic, choose_arithmetic, choose_device, describe, stream_seed
+from ferbench.environment import Arithmetic, choose_device, describe, nearest_precision, stream_seed
 from ferbench.errors import InputError
 from ferbench.records.record import Environment
 
@@ -72,7 +72,7 @@ def test_bf16_becomes_something_else_where_it_is_missing(wanted, device, has_bf1
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
     )
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_bf16})
-    assert choose_arithmetic(wanted, device).name == expected
+    assert nearest_precision(wanted, device) == expected
 
 
 def test_streams_and_runs_have_unrelated_seeds():

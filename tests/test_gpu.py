@@ -22,10 +22,43 @@ def test_each_precision_learns_and_is_recorded(faces, tmp_path, model, precision
     assert record.history[-1].train_loss < record.history[0].train_loss
 
 
+@pytest.mark.parametrize("model", ["plain_cnn", "efficientnet_b2"])
+def test_compiled_training_with_cuda_graphs_learns(faces, tmp_path, model):
+    import ferbench
+
+    # two image sizes, so two graphs, and a last batch that is smaller
+    overrides = {"training.epochs": 4, "training.compile": True, "training.start_size": 24, "training.batch_size": 64}
+    (record,) = ferbench.run(
+        models=model, data=faces, budget="full", overrides=overrides, results=tmp_path, device="cuda", progress=False
+    )
+    assert record.status == "ok", record.reason
+    assert record.history[-1].train_loss < record.history[0].train_loss
+
+
+def test_several_runs_share_a_gpu(faces, tmp_path):
+    import ferbench
+
+    records = ferbench.run(
+        models="plain_cnn", data=faces, budget="full", seeds=(0, 1, 2), overrides={"training.epochs": 2},
+        results=tmp_path, device="cuda", progress=False, jobs_per_gpu=3,
+    )  # fmt: skip
+    assert [r.status for r in records] == ["ok"] * 3
+
+
+def test_every_side_of_the_speed_benchmark_runs(faces, tmp_path):
+    from ferbench.bench import run_suite
+
+    arguments = {"models": "plain_cnn", "overrides": {}, "seeds": (0,), "target": 0.1, "rounds": 1, "seconds": 0.2}
+    for suite in ("training", "inference", "growth", "accuracy"):
+        ((record, path),) = run_suite(suite, **arguments, source=str(faces), results=tmp_path, device="cuda")
+        assert path.is_file() and record.environment.device_type == "cuda"
+
+
 def test_stopped_training_goes_on(faces, tmp_path):
     from ferbench.data import load
     from ferbench.environment import choose_device
     from ferbench.inputs import load_budget, load_recipe
+    from ferbench.probe import choose_arithmetic
     from ferbench.recipe import DataKey, RunSpec
     from ferbench.runner import set_up
 
@@ -33,7 +66,7 @@ def test_stopped_training_goes_on(faces, tmp_path):
     key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
     recipe = load_recipe("plain_cnn", overrides={"training.epochs": 4, "augment.mixup": 0.2})
     spec = RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
-    device = choose_device("cuda")
+    device = choose_arithmetic(spec, 7, choose_device("cuda")).arithmetic
 
     class Nobody:
         def on_batch(self, epoch, images): ...

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from ferbench.data import load
 from ferbench.errors import InputError
 from ferbench.jobs import Plan, Silence, estimate, make_plan, run_many
+from ferbench.progress import Progress
 from ferbench.records.store import Store
 from ferbench.worker import _do
 
@@ -26,11 +30,12 @@ def plan(faces: Path, tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], int]]:
-    """Put a shell script in the worker's place; it has read its job when the script begins."""
+    """Put a shell script in the worker's place; it has read its job when the script begins, and knows its seed."""
 
     def install(script: str) -> Callable[[], int]:
         program, starts = tmp_path / "python", tmp_path / "starts"
-        program.write_text(f"#!/bin/sh\nread job\necho started >> {starts}\n{script}\n")
+        seed = """seed=$(echo "$job" | sed 's/.*"seed":\\([0-9]*\\).*/\\1/')"""
+        program.write_text(f"#!/bin/sh\nread -r job\n{seed}\ncd {tmp_path}\necho started >> starts\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
         return lambda: len(starts.read_text().split()) if starts.exists() else 0
@@ -47,11 +52,14 @@ class Notes(Silence):
     def on_start(self, spec: Any, images: int) -> None:
         self.told.append(("start", spec.seed, images))
 
-    def on_batch(self, epoch: int, images: int) -> None:
-        self.told.append(("batch", epoch, images))
+    def on_note(self, spec: Any, text: str) -> None:
+        self.told.append(("note", spec.seed, text))
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
-        self.told.append(("epoch", row))
+    def on_batch(self, spec: Any, epoch: int, images: int) -> None:
+        self.told.append(("batch", spec.seed, epoch, images))
+
+    def on_epoch(self, spec: Any, row: dict[str, Any]) -> None:
+        self.told.append(("epoch", spec.seed, row))
 
     def on_end(self, spec: Any, record: Any) -> None:
         self.told.append(("end", spec.seed, record and record.status))
@@ -59,6 +67,11 @@ class Notes(Silence):
 
 def say(**event: Any) -> str:
     return f"echo '{json.dumps(event)}'"
+
+
+def wait_for(condition: str) -> str:
+    """A line that waits for what another worker does, and ends the script if that does not happen."""
+    return f"i=0; until {condition}; do i=$((i + 1)); [ $i -lt 600 ] || exit 99; sleep 0.05; done"
 
 
 # plans
@@ -146,12 +159,34 @@ def test_refused_device_is_bad_usage_and_no_failed_run(plan, worker):
 
 def test_what_the_worker_tells_is_passed_on(plan, worker):
     row = {"epoch": 1, "lr": 0.1}
-    worker("\n".join([say(event="batch", epoch=1, images=32), say(event="epoch", **row), say(event="busy")]))
+    note, batch = say(event="note", text="fp32"), say(event="batch", epoch=1, images=32)
+    worker("\n".join([note, batch, say(event="epoch", **row), say(event="busy")]))
     notes = Notes()
     assert run_many(replace(plan, specs=plan.specs[:1]), notes) == []
-    assert notes.told == [("start", 0, 210), ("batch", 1, 32), ("epoch", row), ("end", 0, None)]
+    passed_on = [("note", 0, "fp32"), ("batch", 0, 1, 32), ("epoch", 0, row)]
+    assert notes.told == [("start", 0, 210), *passed_on, ("end", 0, None)]
     # somebody else is at it: no record of ours
     assert not plan.store.has_record(plan.specs[0])
+
+
+def test_line_cut_short_by_a_crash_is_no_event(plan, worker):
+    worker(say(event="batch", epoch=1, images=32) + """\nprintf '{"event": "epo'\nexit 3""")
+    notes = Notes()
+    (record,) = run_many(replace(plan, specs=plan.specs[:1]), notes)
+    assert "exit code 3" in record.reason
+    assert [t[0] for t in notes.told] == ["start", "batch", "end"]
+
+
+def test_worker_that_is_gone_before_it_is_told_its_job_is_a_failed_run(plan, monkeypatch):
+    def start_late(*words: Any, **options: Any) -> subprocess.Popen:
+        process = popen(*words, **options)
+        process.wait()
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start_late)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert ["exit code 1;" in r.reason for r in run_many(plan, Silence())] == [True, True]
 
 
 def test_last_words_are_in_the_log(plan, worker):
@@ -169,6 +204,137 @@ def test_done_runs_are_not_started(plan, worker, finished, predictions):
     assert plan.missing() == [missing]
     run_many(plan, Silence(), redo=True)
     assert starts() == 3
+
+
+# several at once
+
+
+@pytest.fixture
+def four(faces: Path, tmp_path: Path) -> Plan:
+    return make_plan("plain_cnn", source=faces, seeds=(0, 1, 2, 3), results=tmp_path / "results")
+
+
+def test_as_many_runs_as_asked_for_are_at_work_and_no_more(four, worker):
+    together = wait_for("[ $(wc -l < starts) -ge $((seed / 2 * 2 + 2)) ]")
+    worker(f"{together}\n{say(event='batch', epoch=1, images=32)}\nexit $((seed + 1))")
+    notes, at_work = Notes(), []
+    records = run_many(four, notes, at_once=2)
+    for kind, *_ in notes.told:
+        at_work.append((at_work or [0])[-1] + {"start": 1, "end": -1}.get(kind, 0))
+    assert max(at_work) == 2 and at_work[-1] == 0
+    # in the order of the plan, each with what its own worker said
+    assert [r.spec.seed for r in records] == [0, 1, 2, 3]
+    assert [r.reason.partition(";")[0][-11:] for r in records] == [f"exit code {n}" for n in (1, 2, 3, 4)]
+    assert sorted(t for t in notes.told if t[0] == "batch") == [("batch", seed, 1, 32) for seed in range(4)]
+
+
+def test_more_than_there_are_runs_is_all_of_them(plan, worker):
+    starts = worker(wait_for("[ $(wc -l < starts) -ge 2 ]") + "\nexit 3")
+    assert ["exit code 3;" in r.reason for r in run_many(plan, Silence(), at_once=100)] == [True, True]
+    assert starts() == 2
+
+
+def test_a_place_is_taken_as_soon_as_it_is_free(four, worker):
+    # the first run waits for the last one's start
+    worker(f"[ $seed != 0 ] || {{ {wait_for('[ $(wc -l < starts) -ge 4 ]')}; }}\nexit 3")
+    assert ["exit code 3;" in r.reason for r in run_many(four, Silence(), at_once=2)] == [True] * 4
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_refused_device_ends_all_runs(four, worker, tmp_path):
+    all_are_here = wait_for("[ $(ls pids | wc -l) -ge 3 ]")
+    refused = say(event="refused", reason="--device cuda:9: this machine has 0 GPUs")
+    worker(f"mkdir -p pids; touch pids/$$\n{all_are_here}\n[ $seed = 1 ] && {refused}\nexec sleep 600")
+    with pytest.raises(InputError, match="cuda:9"):
+        run_many(four, Silence(), at_once=3)
+    pids = [int(p.name) for p in (tmp_path / "pids").iterdir()]
+    assert [is_gone(pid) for pid in pids] == [True, True, True]
+    assert four.store.records() == []
+
+
+def test_interrupt_ends_all_runs_before_it_leaves(four, worker, tmp_path):
+    all_are_here = wait_for("[ $(ls pids | wc -l) -ge 3 ]")
+    worker(f"mkdir -p pids; touch pids/$$\n{all_are_here}\n{say(event='epoch', epoch=1)}\nexec sleep 600")
+
+    class Impatient(Silence):
+        def on_epoch(self, spec: Any, row: dict[str, Any]) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_many(four, Impatient(), at_once=3)
+    pids = [int(p.name) for p in (tmp_path / "pids").iterdir()]
+    assert [is_gone(pid) for pid in pids] == [True, True, True]
+
+
+@pytest.mark.parametrize("at_once", [0, -1])
+def test_no_run_at_once_is_refused(at_once, plan, worker):
+    starts = worker("exit 3")
+    with pytest.raises(InputError, match=f"{at_once} runs at once"):
+        run_many(plan, Silence(), at_once=at_once)
+    assert starts() == 0
+
+
+# what is shown of them
+
+ROW = {"epoch": 1, "input_size": 48, "train_loss": 1.5, "val_accuracy": 0.25, "val_macro_f1": 0.125}
+
+
+def epoch(number: int) -> str:
+    # 210 images each
+    return say(event="epoch", **{**ROW, "epoch": number}, seconds=0.5, images_per_second=420.0)
+
+
+def test_every_line_names_its_run(plan, worker, capsys):
+    worker(f"{epoch(1)}\nexit 3")
+    with Progress(2) as bars:
+        run_many(plan, bars, at_once=2)
+    lines = capsys.readouterr().err.splitlines()
+    for seed in (0, 1):
+        own = [line for line in lines if f"plain_cnn seed {seed}" in line]
+        assert [fragment in line for fragment, line in zip(("/2] ", "epoch 1/", "exit code 3"), own, strict=True)]
+
+
+def test_a_terminal_has_a_bar_for_each_run_at_work(plan, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    with Progress(2) as bars:
+        bars.on_start(plan.specs[0], 210)
+        bars.on_start(plan.specs[1], 210)
+        bars._live.refresh()
+        capsys.readouterr()
+        bars.on_batch(plan.specs[1], 1, 105)
+        bars._live.refresh()
+        shown = capsys.readouterr().err.splitlines()
+        bars.on_end(plan.specs[0], None)
+        capsys.readouterr()
+        bars._live.refresh()
+        later = capsys.readouterr().err.splitlines()
+    first, second, runs = (line for line in shown if "━" in line)
+    assert "plain_cnn seed 0" in first and "starting" in first
+    assert "plain_cnn seed 1" in second and "epoch 1/" in second
+    assert "0/2" in runs
+    assert ["plain_cnn seed 1" in line for line in later if "━" in line] == [True, False]
+
+
+def test_images_of_a_checkpoints_epochs_are_not_counted(plan, worker, monkeypatch):
+    batch = say(event="batch", epoch=3, images=32)
+    # two epochs from a checkpoint, two trained now
+    worker("\n".join([epoch(1), epoch(2), batch, epoch(3), epoch(4), "exit 3"]))
+    clock = SimpleNamespace(perf_counter=iter([10.0, 14.0]).__next__)
+    monkeypatch.setattr("ferbench.progress.time", clock)
+    with Progress(2) as bars:
+        run_many(plan, bars, at_once=2)
+    assert bars.images_per_second == 2 * 2 * 210 / 4
+
+
+# estimates
 
 
 def test_one_measurement_serves_all_seeds(plan, worker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,9 +117,16 @@ def long_run(faces: Path, results: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def worker_of(process: subprocess.Popen) -> int:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(children[0])
+def started(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a test run in a shell's background inherits Ctrl-C as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(
@@ -131,16 +139,12 @@ def worker_of(process: subprocess.Popen) -> int:
     ],
 )
 def test_stopped_run_goes_on_to_the_same_bits(victim, how, code, faces, tmp_path, uninterrupted):
-    process = subprocess.Popen(
-        long_run(faces, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        # a test run in a shell's background inherits Ctrl-C as ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )  # fmt: skip
+    process = started(long_run(faces, tmp_path))
     assert process.stderr is not None
     for line in process.stderr:
         if "epoch 2/5" in line:
             break
-    worker = worker_of(process)
+    (worker,) = workers_of(process)
     os.kill(worker if victim == "worker" else process.pid, how)
     assert process.wait(timeout=60) == code
     assert "Traceback" not in process.stderr.read()
@@ -158,6 +162,43 @@ def test_stopped_run_goes_on_to_the_same_bits(victim, how, code, faces, tmp_path
     a, b = load_file(resumed / "weights.safetensors"), load_file(uninterrupted / "weights.safetensors")
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_runs_at_once_stop_together(how, code, faces, tmp_path):
+    process = started([*long_run(faces, tmp_path), "--seeds", "0,1", "--jobs-per-gpu", "2"])
+    assert process.stderr is not None
+    seen = ""
+    while not all(f"seed {seed}: epoch 1/5" in seen for seed in (0, 1)):
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    workers = workers_of(process)
+    assert len(workers) == 2
+    process.send_signal(how)
+    assert process.wait(timeout=60) == code
+    assert "Traceback" not in process.stderr.read()
+    for worker in workers:
+        wait_until_gone(worker)
+    assert len(list(tmp_path.glob("runs/*/*/*/checkpoint.pt"))) == 2
+    assert not list(tmp_path.glob("runs/*/*/*/record.json"))
+
+
+def test_runs_at_once_end_in_the_same_bits_as_one_alone(faces, tmp_path, uninterrupted):
+    command = [*long_run(faces, tmp_path), "--seeds", "0,1", "--jobs-per-gpu", "2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"^up to 2 runs at once: [0-9,]+ training images/s together$", result.stderr, re.MULTILINE)
+    first, second = sorted(p.parent for p in tmp_path.glob("runs/*/*/*/record.json"))
+    assert same_history(first, uninterrupted)
+    assert not same_history(second, uninterrupted), "another seed"
+
+
+@pytest.mark.parametrize("n", ["0", "-1", "1.5", "two", ""])
+def test_number_of_jobs_is_a_whole_number_from_1(n, ferbench, faces, tmp_path):
+    result = ferbench("run", "--models", "plain_cnn", "--data", faces, "--jobs-per-gpu", n)
+    assert result.returncode == 2
+    assert result.stderr == f"ferbench: --jobs-per-gpu {n!r}: expected a whole number from 1\n"
+    assert not (tmp_path / "results").exists()
 
 
 def wait_until_gone(pid: int) -> None:

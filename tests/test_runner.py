@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ferbench import environment as environment_module
 from ferbench.data.dataset import Dataset
 from ferbench.data.synthetic import generate
+from ferbench.environment import Arithmetic
 from ferbench.errors import InputError
 from ferbench.evaluation import throughput
 from ferbench.evaluation.metrics import score
@@ -20,10 +21,10 @@ from ferbench.models import MODELS
 from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
-from ferbench.runner import estimate_seconds, run_one, set_up
+from ferbench.runner import CHECKPOINT_VERSION, estimate_seconds, run_one, set_up
 from ferbench.training.checkpoint import Checkpoint
 
-CPU = torch.device("cpu")
+CPU = Arithmetic(torch.device("cpu"), "fp32", channels_last=True)
 SMALL = {
     "model.input_size": 16,
     "optimizer.name": "sgd",
@@ -31,6 +32,7 @@ SMALL = {
     "training.epochs": 2,
     "training.batch_size": 40,
     "training.precision.cpu": "bf16",
+    "training.channels_last": True,
     "training.ema_decay": 0.0,
     "training.start_size": 0,
     "training.select": "accuracy",
@@ -41,6 +43,7 @@ Run = tuple[Store, RunSpec, RunRecord]
 
 
 class Nobody:
+    def on_note(self, text): ...
     def on_batch(self, epoch: int, images: int) -> None: ...
     def on_epoch(self, epoch: object) -> None: ...
 
@@ -61,7 +64,7 @@ def spec_of(dataset: Dataset, fraction: float = 1.0, batch_size: int = 0, **over
 def run(drawn, tmp_path_factory) -> Run:
     """A run that went well after it had failed once, on a CPU without bf16."""
     store, spec = Store(tmp_path_factory.mktemp("results")), spec_of(drawn)
-    store.write_record(failed_record(spec, "out of memory", Environment(**environment_module.describe(CPU))))
+    store.write_record(failed_record(spec, "out of memory", Environment(**environment_module.describe(CPU.device))))
     return store, spec, quickly(spec, drawn, store)
 
 
@@ -136,7 +139,7 @@ def test_stopped_run_goes_on_and_its_time_adds_up(run, drawn, tmp_path):
     bench.trainer.run_epoch(bench.validate, Nobody())
     bench.trainer.elapsed = 1000.0
     path = store.folder(spec) / "checkpoint.pt"
-    Checkpoint(path, f"{spec.fingerprint} cpu", store.writing).save(bench.trainer.state)
+    Checkpoint(path, f"{CHECKPOINT_VERSION} {spec.fingerprint} cpu", store.writing).save(bench.trainer.state)
     record = quickly(spec, drawn, store)
     assert [row.epoch for row in record.history] == [1, 2]
     assert record.cost.total_seconds > 1000

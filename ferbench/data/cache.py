@@ -47,7 +47,7 @@ def cached(path: Path, extra: str, parse: Callable[[], Dataset]) -> Dataset:
         raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
     dataset = cached_by_key(key, parse)
     if known is None:
-        _try_writing(index, key)
+        try_writing(index, key)
     return dataset
 
 
@@ -76,7 +76,8 @@ def cached_by_key(key: str, parse: Callable[[], Dataset]) -> Dataset:
     return _read(folder) or dataset
 
 
-def _try_writing(file: Path, text: str) -> None:
+def try_writing(file: Path, text: str) -> None:
+    """Put a small ASCII file in place if that is possible."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f"{file.name}.{os.getpid()}")

@@ -18,9 +18,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 200
 
 
 @torch.inference_mode()
-def measure_throughput(
-    network: nn.Module, input_size: int, channels_last: bool, arithmetic: Arithmetic
-) -> list[tuple[int, float, int]]:
+def measure_throughput(network: nn.Module, input_size: int, arithmetic: Arithmetic) -> list[tuple[int, float, int]]:
     """(batch size, images/s, timed rounds) for each of BATCH_SIZES.
 
     Each round is one forward pass between two synchronisations, after a warm-up of the same passes; the rate is the
@@ -30,8 +28,7 @@ def measure_throughput(
     results = []
     for batch_size in BATCH_SIZES:
         images = torch.randn(batch_size, 1, input_size, input_size, device=arithmetic.device)
-        if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=arithmetic.memory_format)
 
         def one_round(images: torch.Tensor = images) -> float:
             start = time.perf_counter()

@@ -34,6 +34,8 @@ class EpochRow(_Stored):
     """Wall-clock time of training in this epoch, evaluation left out."""
     images_per_second: float
     """Training images over those seconds."""
+    input_size: int | None = None
+    """Side of the training and val images, pixels; None: from before it was recorded, when val had the full size."""
 
 
 class Throughput(_Stored):
@@ -61,6 +63,16 @@ class Cost(_Stored):
     macs: int
     """Multiply-accumulates for one image."""
     inference: list[Throughput]
+
+
+class ArithmeticUsed(_Stored):
+    """What forward and backward passes were computed in."""
+
+    precision: Literal["fp32", "bf16", "fp16"]
+    channels_last: bool
+    """Memory order NHWC instead of NCHW."""
+    probe: dict[str, float]
+    """Training images/s of the candidates when this machine was asked; empty where the recipe left no choice."""
 
 
 class Environment(_Stored):
@@ -101,6 +113,8 @@ class RunRecord(_Stored):
     """By split, "val" and "test"; empty when failed."""
     cost: Cost | None
     environment: Environment
+    arithmetic: ArithmeticUsed | None = None
+    """None: the run failed, or is from before this was recorded and computed in what its recipe says."""
     notes: list[str]
     """What the reader must know: how the data were read, what the device forced."""
 

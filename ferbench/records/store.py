@@ -6,15 +6,20 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+from pydantic import ValidationError
 
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
 from ferbench.inputs import validated
 from ferbench.recipe import RunSpec
+from ferbench.records.bench import BenchRecord
 from ferbench.records.record import RunRecord
+
+StoredT = TypeVar("StoredT", RunRecord, BenchRecord)
 
 PREDICTED_SPLITS = ("val", "test")
 
@@ -62,6 +67,20 @@ class Store:
         if not self.root.is_dir():
             raise InputError(f"no results folder {self.root} (ferbench run makes one)")
         return [read_record(p) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
+
+    def benches(self) -> list[BenchRecord]:
+        """Every stored speed benchmark, in the order of their files.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return [_read(BenchRecord, p) for p in sorted(self.root.glob("bench/*/*.json"))]
+
+    def write_bench(self, record: BenchRecord) -> Path:
+        """The file of a speed benchmark, now stored in place of an older one of the same machine, suite and subject."""
+        path = self.root / "bench" / f"{record.id}.json"
+        self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
+        return path
 
     def predictions(self, spec: RunSpec, split: str) -> Predictions:
         """The stored predictions of a run."""
@@ -115,12 +134,19 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         InputError: it is missing, no JSON, or not of this schema.
     """
+    return _read(RunRecord, path)
+
+
+def _read(kind: type[StoredT], path: Path) -> StoredT:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    # half the time of the way below, whose messages name the fault
+    with suppress(ValidationError):
+        return kind.model_validate_json(content)
     try:
         table = json.loads(content)
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    return validated(RunRecord, table, str(path))
+    return validated(kind, table, str(path))

@@ -15,6 +15,7 @@ from ferbench.training.augment import augmented, mixed
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Split
+    from ferbench.environment import Arithmetic
     from ferbench.recipe import AugmentRecipe, ModelRecipe, TrainingRecipe
 
 
@@ -27,11 +28,9 @@ class Batches:
     targets: Tensor
     """[N, K] float32 label distributions, smoothed."""
     batch_size: int
-    size: int
-    """Side of the network's input."""
     mean: float
     std: float
-    channels_last: bool
+    memory_format: torch.memory_format
 
     @classmethod
     def of(
@@ -40,7 +39,7 @@ class Batches:
         n_classes: int,
         model: ModelRecipe,
         training: TrainingRecipe,
-        device: torch.device,
+        arithmetic: Arithmetic,
         batch_size: int = 0,
     ) -> Batches:
         """A split's images and smoothed targets, now on the device.
@@ -57,13 +56,12 @@ class Batches:
         images = torch.from_numpy(np.array(split.images))[:, None]
         smoothed = targets * (1 - training.label_smoothing) + training.label_smoothing / n_classes
         return cls(
-            images.to(device),
-            smoothed.to(device),
+            images.to(arithmetic.device),
+            smoothed.to(arithmetic.device),
             batch_size or training.batch_size,
-            model.input_size,
             model.mean,
             model.std,
-            training.channels_last,
+            arithmetic.memory_format,
         )
 
     def __len__(self) -> int:
@@ -75,12 +73,12 @@ class Batches:
         full, rest = divmod(len(self), self.batch_size)
         return full + (rest > 1)
 
-    def evaluation(self) -> Iterator[Tensor]:
+    def evaluation(self, size: int) -> Iterator[Tensor]:
         """Inputs `[B, 1, size, size]` in order, unchanged but for resize and normalisation."""
         for chunk in self.images.split(self.batch_size):
             images = chunk.float().div_(255)
-            if self.size != images.shape[-1] or self.size != images.shape[-2]:
-                images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+            if images.shape[2:] != (size, size):
+                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
             yield self._normalised(images)
 
     def training(
@@ -100,5 +98,4 @@ class Batches:
             yield self._normalised(images), targets
 
     def _normalised(self, images: Tensor) -> Tensor:
-        images = images.sub_(self.mean).div_(self.std)
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+        return images.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)

@@ -24,7 +24,7 @@ from ferbench.training.optimization import (
 
 if TYPE_CHECKING:
     from ferbench.environment import Arithmetic
-    from ferbench.recipe import Recipe
+    from ferbench.recipe import AugmentRecipe, Recipe
     from ferbench.training.batches import Batches
     from ferbench.training.checkpoint import Checkpoint
     from ferbench.training.losses import Loss
@@ -43,6 +43,10 @@ class ValScores:
     nll: float
 
 
+Validate = Callable[[nn.Module, int], ValScores]
+"""(network, side of the images) -> what val says of it."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One line of the history; fields as in `records.record.EpochRow`."""
@@ -55,16 +59,33 @@ class Epoch:
     val_nll: float
     seconds: float
     images_per_second: float
+    input_size: int
 
 
 class Watcher(Protocol):
     """Somebody to tell how training goes."""
+
+    def on_note(self, text: str) -> None:
+        """A line about the run that a person may want to read."""
 
     def on_batch(self, epoch: int, images: int) -> None:
         """`images` of the epoch are through; called often, must be quick."""
 
     def on_epoch(self, epoch: Epoch) -> None:
         """An epoch has ended."""
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def on_note(self, text: str) -> None:
+        """Nothing."""
+
+    def on_batch(self, epoch: int, images: int) -> None:
+        """Nothing."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +149,7 @@ class Trainer:
         self.ema = ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False) if decay else None
         self.plateau = Plateau(recipe.schedule)
         self.image_weights = None if image_weights is None else torch.from_numpy(image_weights)
+        self._forward = _compiled(network, arithmetic.device) if recipe.training.compile else network
         self.history: list[Epoch] = []
         self.best_epoch, self.best_score = 0, -math.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -148,7 +170,7 @@ class Trainer:
     def finished(self) -> bool:
         """Whether the epochs are used up, or patience is."""
         done, patience = len(self.history), self.recipe.training.patience
-        return done >= self.epochs or bool(patience and done and done - self.best_epoch >= patience)
+        return done >= self.epochs or bool(patience and self.best_epoch and done - self.best_epoch >= patience)
 
     def _start_stage(self) -> None:
         """A fresh optimizer over what learns in the stage that begins: head alone, or all."""
@@ -166,15 +188,23 @@ class Trainer:
         factor = schedule_factor(self.recipe.schedule, step / max(steps - 1, 1))
         return self.recipe.optimizer.lr * factor * self.plateau.factor
 
+    def _grown(self) -> float:
+        """How far this epoch is between the first one's images and the final ones, 0 to 1."""
+        # the last epoch always has the full size: weights learned at another one do badly at it
+        if len(self.history) + 1 == self.epochs:
+            return 1.0
+        return min(len(self.history) / max(self.recipe.training.growth * self.epochs, 1), 1.0)
+
     def _size(self) -> int:
         """Side of this epoch's training images."""
-        final, recipe = self.recipe.model.input_size, self.recipe.training
-        # the last epoch always has the full size: weights learned at another one do badly at it
-        if not recipe.start_size or len(self.history) + 1 == self.epochs:
-            return final
-        grown = min(len(self.history) / max(recipe.growth * self.epochs, 1), 1.0)
+        final, start, grown = self.recipe.model.input_size, self.recipe.training.start_size, self._grown()
         # multiples of 4 keep the maps of two poolings whole
-        return final if grown == 1 else int((recipe.start_size + grown * (final - recipe.start_size)) / 4) * 4
+        return final if grown == 1 or not start else int((start + grown * (final - start)) / 4) * 4
+
+    def _augment(self) -> AugmentRecipe:
+        """The epoch's augmentation, weaker while the images grow."""
+        start = self.recipe.training.start_strength
+        return self.recipe.augment.weakened(start + self._grown() * (1 - start))
 
     def _training_mode(self) -> None:
         self.network.train()
@@ -190,14 +220,14 @@ class Trainer:
             order = torch.multinomial(self.image_weights, len(self.train), True, generator=self.streams.order)
         return order.to(self.arithmetic.device, non_blocking=True)
 
-    def run_epoch(self, validate: Callable[[nn.Module], ValScores], watcher: Watcher) -> Epoch:
-        """One pass over the training images, then validation; the epoch is added to the history.
+    def run_epoch(self, validate: Validate, watcher: Watcher) -> Epoch:
+        """One pass over the training images, then validation at their size; the epoch is added to the history.
 
         Raises:
             TrainingDivergedError: the mean loss is not finite.
         """
         sitting = time.perf_counter()
-        number, n_batches = len(self.history) + 1, self.train.n_train_batches
+        number, n_batches, size = len(self.history) + 1, self.train.n_train_batches, self._size()
         if number - 1 == self.freeze_epochs > 0:
             self._start_stage()
         clip = self.recipe.optimizer.clip_norm
@@ -206,12 +236,12 @@ class Trainer:
         order = self._order()
         coins = torch.rand(n_batches, generator=self.streams.order).tolist()
         total, images, lr = torch.zeros((), device=self.arithmetic.device), 0, 0.0
-        batches = self.train.training(order, self._size(), self.recipe.augment, self.streams.augment, coins)
+        batches = self.train.training(order, size, self._augment(), self.streams.augment, coins)
         for batch, (inputs, targets) in enumerate(batches):
             lr = self._learning_rate(batch, n_batches)
             set_learning_rate(self.optimizer, lr)
             with self.arithmetic.autocast():
-                logits = self.network(inputs)
+                logits = self._forward(inputs)
             value = self.loss(logits, targets)
             self.scaler.scale(value).backward()
             if clip:
@@ -230,8 +260,10 @@ class Trainer:
         seconds = time.perf_counter() - sitting
         if not math.isfinite(train_loss):
             raise TrainingDivergedError(f"training diverged: the loss is {train_loss} in epoch {number}")
-        scores = validate(self.evaluated)
-        row = Epoch(number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds)
+        scores = validate(self.evaluated, size)
+        row = Epoch(
+            number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds, size
+        )
         self._take_note(row)
         self.elapsed += time.perf_counter() - sitting
         return row
@@ -240,13 +272,15 @@ class Trainer:
         self.history.append(row)
         score = row.val_accuracy if self.recipe.training.select == "accuracy" else row.val_macro_f1
         self.plateau.update(score)
-        if score > self.best_score:
+        # weights that have only seen smaller images are no candidates: they do badly at the size that is reported
+        if row.input_size == self.recipe.model.input_size and score > self.best_score:
             self.best_epoch, self.best_score = row.epoch, score
             self.best_weights = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
         """Everything that the epochs to come depend on, as tensors and plain values."""
         return {
+            "arithmetic": [self.arithmetic.name, self.arithmetic.channels_last],
             "network": self.network.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -278,9 +312,13 @@ class Trainer:
         self.elapsed = state["elapsed"]
 
 
-def fit(
-    trainer: Trainer, validate: Callable[[nn.Module], ValScores], checkpoint: Checkpoint, watcher: Watcher
-) -> Fitted:
+def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network's forward pass, compiled; the weights stay the network's own."""
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return torch.compile(network, mode=mode, dynamic=False)
+
+
+def fit(trainer: Trainer, validate: Validate, checkpoint: Checkpoint, watcher: Watcher) -> Fitted:
     """Train to the end, from the checkpoint if there is one; val decides the epoch, test is nowhere near.
 
     The trainer's network ends with the weights of the best epoch.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ferbench.training.muon import Muon
+
 if TYPE_CHECKING:
     from ferbench.recipe import OptimizerRecipe, ScheduleRecipe
 
@@ -19,18 +21,21 @@ def parameter_groups(network: nn.Module, head: str, recipe: OptimizerRecipe) -> 
     """Groups of trainable parameters that share weight decay and `scale`, a multiple of the learning rate.
 
     The head has scale 1; a backbone's stage has `backbone_lr`, times `layer_decay` for each stage between it and the
-    head. Biases, norms and other vectors are not decayed.
+    head. Biases, norms and other vectors are not decayed. For Muon a group says whether it is `orthogonal`: the
+    backbone's matrices and filters with more than one input.
     """
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     stages = list(dict.fromkeys(_stage(name) for name, _ in named if not name.startswith(head + ".")))
-    groups: dict[tuple[float, float], dict] = {}
+    groups: dict[tuple[float, float, bool], dict] = {}
     for name, parameter in named:
-        scale = 1.0
-        if not name.startswith(head + "."):
+        scale, in_head = 1.0, name.startswith(head + ".")
+        if not in_head:
             distance = len(stages) - 1 - stages.index(_stage(name))
             scale = recipe.backbone_lr * recipe.layer_decay**distance
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        group = groups.setdefault((scale, decay), {"params": [], "scale": scale, "weight_decay": decay})
+        orthogonal = recipe.name == "muon" and not in_head and parameter.ndim > 1 and parameter.shape[1] > 1
+        new = {"params": [], "scale": scale, "weight_decay": decay, "orthogonal": orthogonal}
+        group = groups.setdefault((scale, decay, orthogonal), new)
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -50,6 +55,8 @@ def build_optimizer(groups: list[dict], recipe: OptimizerRecipe, *, scaled: bool
         momentum, nesterov = recipe.momentum, recipe.momentum > 0
         # fused SGD leaves its momentum uninitialised when the first update is skipped, and the next one explodes
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=nesterov, fused=not scaled)
+    if recipe.name == "muon":
+        return Muon(groups, recipe.lr, recipe.momentum, (recipe.momentum, recipe.beta2))
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
 
 

@@ -34,7 +34,7 @@ def measure(monkeypatch):
     def run(seconds: list[float]) -> tuple[list[tuple[int, float, int]], Clocked]:
         network = Clocked(seconds).train()
         monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: network.now))
-        return measure_throughput(network, 20, True, CPU), network
+        return measure_throughput(network, 20, CPU), network
 
     return run
 
@@ -63,7 +63,7 @@ def test_a_real_network(channels_last, monkeypatch):
     monkeypatch.setattr(throughput, "WARMUP_SECONDS", 0.0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 7))
     before = network[1].running_mean.clone()
-    results = measure_throughput(network, 16, channels_last, CPU)
+    results = measure_throughput(network, 16, Arithmetic(torch.device("cpu"), "fp32", channels_last))
     assert [(size, rounds) for size, _, rounds in results] == [(1, 3), (256, 3)]
     assert all(rate > 0 for _, rate, _ in results)
     assert torch.equal(network[1].running_mean, before)

@@ -11,8 +11,9 @@ import torch
 
 from ferbench.data.dataset import Dataset, Split
 from ferbench.inputs import load_recipe
+from ferbench.probe import choose_arithmetic
 from ferbench.recipe import Budget, DataKey, RunSpec
-from ferbench.runner import Bench, set_up
+from ferbench.runner import Prepared, set_up
 
 SIDE = 16
 SHARES = np.array([0, 0, 0, 1, 1, 2], np.uint8)
@@ -36,6 +37,7 @@ SMALL = {
     "training.epochs": 4,
     "training.batch_size": 16,
     "training.precision.cpu": "fp32",
+    "training.channels_last": True,
     "training.label_smoothing": 0.1,
     "training.ema_decay": 0.0,
     "training.start_size": 0,
@@ -87,14 +89,17 @@ def nobody() -> Nobody:
 
 
 @pytest.fixture
-def make_bench() -> Callable[..., Bench]:
+def make_bench() -> Callable[..., Prepared]:
     """A run of the plain CNN set up on 48 of these images, with overrides of the small recipe."""
 
-    def build(overrides: dict[str, Any] | None = None, *, strategy: str = "none", seed: int = 0, n: int = 48) -> Bench:
+    def build(
+        overrides: dict[str, Any] | None = None, *, strategy: str = "none", seed: int = 0, n: int = 48
+    ) -> Prepared:
         recipe = load_recipe("plain_cnn", strategy=strategy, overrides={**SMALL, **(overrides or {})})
         dataset = Dataset("spots", "test", ("upper", "middle", "lower"), spots(n, 0), spots(24, 1), None, "0", False)
         budget = Budget(name="full", fraction=1.0, epochs=0, batch_size=0)
         key = DataKey(name="spots", fingerprint="0", protocol="official")
-        return set_up(RunSpec(recipe=recipe, seed=seed, budget=budget, data=key), dataset, torch.device("cpu"))
+        spec = RunSpec(recipe=recipe, seed=seed, budget=budget, data=key)
+        return set_up(spec, dataset, choose_arithmetic(spec, 3, torch.device("cpu")).arithmetic)
 
     return build

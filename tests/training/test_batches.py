@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ferbench.data.dataset import Split
+from ferbench.environment import Arithmetic
 from ferbench.inputs import load_recipe
 from ferbench.recipe import AugmentRecipe
 from ferbench.training.batches import Batches
@@ -18,9 +19,11 @@ def split_of(n: int, side: int = 16, votes: np.ndarray | None = None) -> Split:
     return Split(images, (np.arange(n) % 4).astype(np.uint8), ("",) * n, votes)
 
 
-def batches_of(split: Split, batch_size: int = 0, **overrides: object) -> Batches:
+def batches_of(split: Split, batch_size: int = 0, channels_last: bool = True, **overrides: object) -> Batches:
     recipe = load_recipe("plain_cnn", overrides={"model.input_size": 16, "training.batch_size": 16, **overrides})
-    return Batches.of(split, 4, recipe.model, recipe.training, torch.device("cpu"), batch_size)
+    return Batches.of(
+        split, 4, recipe.model, recipe.training, Arithmetic(torch.device("cpu"), "fp32", channels_last), batch_size
+    )
 
 
 def test_targets_are_smoothed():
@@ -49,7 +52,7 @@ def test_a_last_batch_of_one_image_does_not_count(images, batches):
 def test_evaluation_gives_every_image_once_in_order():
     split = split_of(37)
     batches = batches_of(split, **{"model.mean": 0.5, "model.std": 0.25})
-    inputs = list(batches.evaluation())
+    inputs = list(batches.evaluation(16))
     assert [len(b) for b in inputs] == [16, 16, 5]
     expected = (torch.from_numpy(split.images)[:, None] / 255 - 0.5) / 0.25
     torch.testing.assert_close(torch.cat(inputs), expected)
@@ -58,7 +61,7 @@ def test_evaluation_gives_every_image_once_in_order():
 
 def test_evaluation_resizes():
     split = split_of(3, side=24)
-    (inputs,) = batches_of(split, **{"model.mean": 0.0, "model.std": 1.0}).evaluation()
+    (inputs,) = batches_of(split, **{"model.mean": 0.0, "model.std": 1.0}).evaluation(16)
     whole = torch.from_numpy(split.images)[:, None] / 255
     torch.testing.assert_close(inputs, F.interpolate(whole, (16, 16), mode="bilinear", align_corners=False))
 
@@ -74,7 +77,7 @@ def test_training_follows_the_order():
     order = np.random.default_rng(1).permutation(20)
     inputs, targets = (torch.cat(parts) for parts in zip(*train_on(batches, order.tolist()), strict=True))
     torch.testing.assert_close(targets, batches.targets[order])
-    torch.testing.assert_close(inputs, torch.cat(list(batches.evaluation()))[order], rtol=0, atol=1e-4)
+    torch.testing.assert_close(inputs, torch.cat(list(batches.evaluation(16)))[order], rtol=0, atol=1e-4)
 
 
 def test_a_batch_without_a_coin_is_left_out():

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from ferbench import environment
 from ferbench.records.store import Store
-from ferbench.runner import Bench
+from ferbench.runner import Prepared
 from ferbench.training import checkpoint as checkpoint_module
 from ferbench.training.checkpoint import Checkpoint
-from ferbench.training.fit import Trainer, TrainingDivergedError, ValScores, fit
+from ferbench.training.fit import Nobody, Trainer, TrainingDivergedError, Validate, ValScores, fit
 from ferbench.training.imbalance import STRATEGIES
 
 TIMING = ("seconds", "images_per_second", "elapsed")
 
 
 @pytest.fixture
-def train(nobody) -> Callable[..., Bench]:
+def train(nobody) -> Callable[..., Prepared]:
     """Train some epochs, by default to the end."""
 
-    def run(bench: Bench, epochs: int = 0, validate: Callable[[nn.Module], ValScores] | None = None) -> Bench:
+    def run(bench: Prepared, epochs: int = 0, validate: Validate | None = None) -> Prepared:
         for _ in range(epochs or bench.trainer.epochs):
             bench.trainer.run_epoch(validate or bench.validate, nobody)
         return bench
@@ -50,10 +50,10 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-def scripted(scores: Iterable[tuple[float, float]]) -> Callable[[nn.Module], ValScores]:
+def scripted(scores: Iterable[tuple[float, float]]) -> Validate:
     """A validation that says (accuracy, macro-F1) by the script."""
     rest = iter(scores)
-    return lambda network: ValScores(*next(rest), nll=1.0)
+    return lambda network, size: ValScores(*next(rest), nll=1.0)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def test_half_precision_learns(precision, make_bench, train, monkeypatch):
     # emulated where the CPU has no instructions for it
     monkeypatch.setattr(environment, "_cpu_has_bf16", lambda: True)
     bench = make_bench({"training.precision.cpu": precision}, n=32)
-    assert bench.arithmetic.name == precision
+    assert bench.trainer.arithmetic.name == precision
     assert bench.trainer.scaler.is_enabled() == (precision == "fp16")
     history = train(bench).trainer.history
     assert history[-1].train_loss < history[0].train_loss
@@ -94,7 +94,7 @@ def test_loss_that_is_not_finite_stops_the_run(make_bench, train):
 # an epoch
 
 
-def watched(bench: Bench) -> list[tuple[Tensor, Tensor]]:
+def watched(bench: Prepared) -> list[tuple[Tensor, Tensor]]:
     """(inputs, targets) of every training batch, noted while it is trained on."""
     seen: list[tuple[Tensor, Tensor]] = []
     inputs: list[Tensor] = []
@@ -153,6 +153,44 @@ def test_images_grow(make_bench, train):
     train(bench, validate=scripted([(0, 0)] * 4))
     # half-way after one of the two epochs in which they grow
     assert [inputs.shape[-1] for inputs, _ in seen] == [16, 24, 32, 32]
+    assert [row.input_size for row in bench.trainer.history] == [16, 24, 32, 32]
+
+
+def test_val_has_the_size_of_the_training_images_and_only_the_whole_size_counts(make_bench, nobody, tmp_path):
+    # a patience of one, which must not end it while no epoch can be chosen
+    changes = {"model.input_size": 32, "training.start_size": 16, "training.growth": 0.5, "training.patience": 1}
+    bench, sizes, script = make_bench(changes, n=16), [], scripted([(0.9, 0), (0.8, 0), (0.3, 0), (0.2, 0)])
+
+    def validate(network: nn.Module, size: int) -> ValScores:
+        sizes.append(size)
+        return script(network, size)
+
+    fitted = fit(bench.trainer, validate, Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
+    assert sizes == [16, 24, 32, 32]
+    assert fitted.best_epoch == 3
+
+
+def test_augmentation_grows_with_the_images(make_bench, train):
+    changes = {"training.start_strength": 0.5, "training.growth": 0.5, "augment.zoom": 0.4, "augment.flip": 0.5}
+    trainer = make_bench(changes, n=16).trainer
+    seen = []
+    for _ in range(trainer.epochs):
+        seen.append(trainer._augment())
+        trainer.run_epoch(scripted([(0, 0)]), Nobody())
+    assert [a.zoom for a in seen] == pytest.approx([0.2, 0.3, 0.4, 0.4])
+    assert {a.flip for a in seen} == {0.5}
+
+
+def test_compiled_network_learns_the_same(make_bench, train, monkeypatch):
+    # traced but not turned into machine code, which takes most of a minute and a C++ compiler
+    modes, real = [], torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda network, mode, dynamic: modes.append(mode) or real(network, backend="eager")
+    )
+    plain, compiled = (train(make_bench({"training.compile": c}, n=16), 1).trainer for c in (False, True))
+    assert compiled.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-4)
+    torch.testing.assert_close(weights(compiled.network), weights(plain.network), rtol=1e-3, atol=1e-4)
+    assert modes == ["default"]
 
 
 def test_sizes_are_multiples_of_four_and_the_last_is_the_whole(make_bench, train):
@@ -193,9 +231,9 @@ def test_best_epoch_is_the_first_with_the_highest_score(select, best, make_bench
     seen: list[dict[str, Tensor]] = []
     script = scripted(SCORES)
 
-    def validate(network: nn.Module) -> ValScores:
+    def validate(network: nn.Module, size: int) -> ValScores:
         seen.append(weights(network))
-        return script(network)
+        return script(network, size)
 
     fitted = fit(bench.trainer, validate, Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
     assert fitted.best_epoch == best
@@ -218,9 +256,9 @@ def test_the_weight_average_is_evaluated_and_kept(make_bench, train):
     seen: list[nn.Module] = []
     script = scripted([(0.1, 0), (0.2, 0)])
 
-    def validate(network: nn.Module) -> ValScores:
+    def validate(network: nn.Module, size: int) -> ValScores:
         seen.append(network)
-        return script(network)
+        return script(network, size)
 
     trainer = train(bench, 2, validate).trainer
     assert trainer.ema is not None and seen == [trainer.ema.module] * 2
@@ -304,7 +342,7 @@ def test_training_goes_on_to_the_same_bits(case, make_bench, train):
     if case == "bf16" and not environment._cpu_has_bf16():
         pytest.skip("the CPU has no bf16")
 
-    def bench(seed: int) -> Bench:
+    def bench(seed: int) -> Prepared:
         return make_bench(overrides, strategy=strategy, seed=seed, n=18)
 
     whole, states = bench(0), []

@@ -135,7 +135,7 @@ def test_weight_decay_by_hand():
     assert update(optimizer_recipe(name="adamw", lr=0.1, weight_decay=0.5), [2.0]) == pytest.approx([0.85])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_skipped_updates_leave_no_trace(name):
     recipe = optimizer_recipe(name=name, lr=0.1)
     values = update(recipe, [math.inf, 2.0, math.nan, 1.0], scaled=True)

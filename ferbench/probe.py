@@ -1,0 +1,111 @@
+"""Which precision and memory order train a network fastest here: a few steps of each, timed once and remembered.
+
+On one CPU with bf16 instructions, bf16 trains the plain CNN more than twice as fast as fp32 and EfficientNets slower:
+no rule of thumb would do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ferbench.data.cache import cache_folder, try_writing
+from ferbench.environment import Arithmetic, describe, nearest_precision
+from ferbench.models import build
+
+if TYPE_CHECKING:
+    from ferbench.environment import Computed
+    from ferbench.recipe import ModelRecipe, RunSpec
+
+PROBE_VERSION = 1
+"""Raised whenever older measurements should not be believed any more."""
+CPU_BATCH = 16
+"""Images per timed step on a CPU: the order of the candidates is that of larger batches."""
+ROUNDS = 3
+"""Timed steps of each candidate, in turns, after one for warming up; the fastest counts."""
+WORTH = 1.03
+"""How many times faster a later candidate must be to be taken: less is noise."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run computes in, and why."""
+
+    arithmetic: Arithmetic
+    images_per_second: dict[str, float]
+    """Forward and backward passes of each candidate; empty where the recipe left no choice."""
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.images_per_second.items())
+        return f"{self.arithmetic}" + (f" (probe, images/s: {rates})" if rates else "")
+
+
+def choose_arithmetic(spec: RunSpec, n_classes: int, device: torch.device) -> Choice:
+    """The arithmetic that a spec's recipe fixes, or the fastest of those it leaves open."""
+    candidates = _candidates(spec, device)
+    if len(candidates) == 1:
+        return Choice(candidates[0], {})
+    rates = _remembered(spec, n_classes, device, candidates)
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if rates[str(candidate)] > WORTH * rates[str(best)]:
+            best = candidate
+    return Choice(best, rates)
+
+
+def _candidates(spec: RunSpec, device: torch.device) -> list[Arithmetic]:
+    """What the recipe allows and the device has, the likeliest first."""
+    training = spec.recipe.training
+    wanted, order = getattr(training.precision, device.type), training.channels_last
+    asked: tuple[Computed, ...] = ("bf16", "fp32") if wanted == "auto" else (wanted,)
+    precisions = [nearest_precision(p, device) for p in asked]
+    orders = [True, False] if order == "auto" else [order]
+    return [Arithmetic(device, name, last) for name in dict.fromkeys(precisions) for last in orders]
+
+
+def _remembered(spec: RunSpec, n_classes: int, device: torch.device, candidates: list[Arithmetic]) -> dict[str, float]:
+    """Images/s of each candidate, as measured the first time that this machine was asked."""
+    model = spec.recipe.model.model_copy(update={"init": "scratch"})
+    batch_size = spec.batch_size if device.type == "cuda" else min(spec.batch_size, CPU_BATCH)
+    here = describe(device)
+    machine = [here[k] for k in ("device", "threads", "torch", "platform")]
+    key = json.dumps([PROBE_VERSION, machine, model.model_dump(), batch_size, [str(c) for c in candidates]])
+    file = cache_folder() / "probes" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
+    rates = _read(file, candidates)
+    if rates is None:
+        rates = _measured(model, n_classes, batch_size, candidates)
+        try_writing(file, json.dumps(rates))
+    return rates
+
+
+def _read(file: Any, candidates: list[Arithmetic]) -> dict[str, float] | None:
+    try:
+        stored = json.loads(file.read_text(encoding="ascii"))
+        return {str(c): float(stored[str(c)]) for c in candidates}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _measured(model: ModelRecipe, n_classes: int, batch_size: int, candidates: list[Arithmetic]) -> dict[str, float]:
+    networks = [build(model, n_classes).to(c.device).to(memory_format=c.memory_format).train() for c in candidates]
+    images = torch.randn(batch_size, 1, model.input_size, model.input_size, device=candidates[0].device)
+    rounds = [[_seconds(n, images, c) for n, c in zip(networks, candidates, strict=True)] for _ in range(1 + ROUNDS)]
+    return {str(c): batch_size / min(times[1:]) for c, times in zip(candidates, zip(*rounds, strict=True), strict=True)}
+
+
+def _seconds(network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic) -> float:
+    """Time of one forward and backward pass."""
+    images = images.contiguous(memory_format=arithmetic.memory_format)
+    start = time.perf_counter()
+    with arithmetic.autocast():
+        logits = network(images)
+    torch.logsumexp(logits.float(), 1).mean().backward()
+    if arithmetic.device.type == "cuda":
+        torch.cuda.synchronize(arithmetic.device)
+    return time.perf_counter() - start

@@ -1,0 +1,59 @@
+"""The stored schema of a speed benchmark: raw samples, so that every table is computed from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ferbench.records.record import Environment
+
+BENCH_VERSION: Final = 1
+
+Suite = Literal["training", "inference", "start", "growth", "accuracy"]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BenchRow(_Stored):
+    """One thing that was timed."""
+
+    name: str
+    """A side of the comparison, an engine, a command."""
+    samples: dict[str, list[float]]
+    """By unit ("images/s", "ms", "MB"), in the order they were taken; rounds of different rows alternate."""
+    note: str = ""
+    """Why there is no sample, or what the reader must know."""
+
+
+class BenchRecord(_Stored):
+    """One benchmark of one subject on one machine; a newer one takes its place."""
+
+    schema_version: Literal[1] = BENCH_VERSION
+    suite: Suite
+    subject: str
+    """The model, or "ferbench"."""
+    finished_at: str
+    """UTC, ISO 8601."""
+    environment: Environment
+    settings: dict[str, float | int | str]
+    """What the numbers depend on: batch size, input size, precision, images."""
+    rows: list[BenchRow]
+
+    @property
+    def id(self) -> str:
+        """Machine, suite and subject, fit for a path: `amd-epyc-2-cores/training-plain_cnn`."""
+        machine = re.sub(r"[^a-z0-9]+", "-", self.environment.device.lower()).strip("-")
+        return f"{machine}/{self.suite}-{re.sub(r'[^A-Za-z0-9_.]+', '_', self.subject)}"
+
+    def row(self, name: str) -> BenchRow | None:
+        """The row of that name, if it is there."""
+        return next((r for r in self.rows if r.name == name), None)
+
+
+def rounded(samples: list[float]) -> list[float]:
+    """Samples to five significant digits, all that a clock is good for."""
+    return [float(f"{s:.5g}") for s in samples]
