@@ -90,7 +90,7 @@ def _top(
 @app.command()
 def run(
     models: Annotated[
-        str, typer.Option(help="Names, globs ('resnet*'), timm:NAME, recipe files, or 'all'; commas between them.")
+        str, typer.Option(help="Names, globs ('resnet*'), timm:NAME, recipes, their files, 'all'; commas between.")
     ] = "all",
     imbalance: Annotated[str, typer.Option(help="Strategies, globs or 'all'; commas between them.")] = "none",
     seeds: Annotated[str, typer.Option(help="One run each, such as 0,1,2.")] = "0",
@@ -107,6 +107,9 @@ def run(
     labels: Labels = None,
     results: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs_per_gpu: Annotated[
+        str, typer.Option(metavar="N", help="Runs at once on the device: one small network rarely fills a GPU.")
+    ] = "1",
     redo: Annotated[bool, typer.Option("--redo", help="Do again what is done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and how long it should take.")] = False,
 ) -> None:
@@ -114,6 +117,7 @@ def run(
     from ferbench.inputs import parse_override
     from ferbench.jobs import make_plan, run_many
 
+    at_once = _at_least_1("--jobs-per-gpu", jobs_per_gpu)
     plan = make_plan(
         models,
         source=data,
@@ -135,9 +139,11 @@ def run(
 
     try:
         with Progress(len(todo)) as bars:
-            records = run_many(plan, bars, redo=redo)
+            records = run_many(plan, bars, redo=redo, at_once=at_once)
     except KeyboardInterrupt:
         raise Interrupted(130) from None
+    if at_once > 1 and bars.images_per_second:
+        _say(f"up to {at_once} runs at once: {bars.images_per_second:,.0f} training images/s together")
     _show_leaderboard(plan, records)
     failed = [r for r in records if r.status == "failed"]
     if failed:
@@ -152,6 +158,12 @@ def _seeds(text: str) -> list[int]:
         return [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise InputError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2") from None
+
+
+def _at_least_1(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{option} {text!r}: expected a whole number from 1")
+    return int(text)
 
 
 def _tell_data(plan: Any, asked: str | None) -> None:
@@ -189,6 +201,61 @@ def _show_leaderboard(plan: Any, records: list[Any]) -> None:
 
     show(build(records))
     print(f"records and predictions: {plan.store.root}; `ferbench report --results {plan.store.root}` publishes them")
+
+
+class Suites(StrEnum):
+    """What `ferbench bench` can time."""
+
+    training = "training"
+    inference = "inference"
+    start = "start"
+    growth = "growth"
+    accuracy = "accuracy"
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        Suites,
+        typer.Argument(
+            help="training: images/s against the conventional loop and the model alone. inference: eager, compiled, "
+            "ONNX Runtime. start: commands and loads. growth: time of an epoch by number of images. accuracy: time to "
+            "--target."
+        ),
+    ],
+    models: Annotated[str, typer.Option(help="As in `run`.")] = "all",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="As in `run`.")] = None,
+    seeds: Annotated[str, typer.Option(help="accuracy: one run each.")] = "0",
+    target: Annotated[float, typer.Option(min=0, max=1, help="accuracy: the val accuracy to reach.")] = 0.65,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each thing that is timed.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="training, inference: about how long a sample takes.")] = 5.0,
+    data: DataPath = None,
+    results: Results = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Measure speed on a machine that does nothing else; the samples are stored under results/bench/."""
+    from ferbench.bench import run_suite
+    from ferbench.inputs import parse_override
+    from ferbench.report.terminal import show_bench
+
+    overrides = dict(parse_override(c) for c in changes or [])
+    try:
+        for record, path in run_suite(
+            suite.value,
+            models=models,
+            overrides=overrides,
+            seeds=_seeds(seeds),
+            target=target,
+            rounds=rounds,
+            seconds=seconds,
+            source=data,
+            results=results,
+            device=device,
+        ):
+            show_bench(record)
+            print(path)
+    except KeyboardInterrupt:
+        raise Interrupted(130) from None
 
 
 @app.command()

@@ -1,11 +1,15 @@
-"""What is published of a results folder: README.md, leaderboard.csv and figures, each a function of the records."""
+"""What is published of a results folder, a function of the records: README.md, leaderboard.csv, speed.md, figures."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
+from ferbench.report import speed
 from ferbench.report.figures import draw, figures
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
@@ -14,6 +18,19 @@ from ferbench.report.markdown import render
 FIGURES = "figures"
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Without the collector, whose passes over thousands of records took half of the time; records hold no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def write(store: Store) -> list[Path]:
     """The paths of the report's files, now written.
 
@@ -21,24 +38,27 @@ def write(store: Store) -> list[Path]:
     """
     records = store.records()
     board = build(records)
-    files = _texts(board, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, store).items()}
+    files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
     for name, content in files.items():
         store.write(store.root / name, content)
     return [store.root / name for name in files]
 
 
+@_no_garbage_collection()
 def check(store: Store) -> list[str]:
     """Names of the files that are not what the records give: texts that differ, and figures that are missing."""
     records = store.records()
     board = build(records)
-    stale = [name for name, content in _texts(board, records).items() if _stored(store.root / name) != content]
+    stale = [name for name, content in _texts(board, store, records).items() if _stored(store.root / name) != content]
     # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
     names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]
     return stale + [name for name in names if not (store.root / name).is_file()]
 
 
-def _texts(board: Leaderboard, records: list[RunRecord]) -> dict[str, bytes]:
-    return {"README.md": render(board, records).encode(), "leaderboard.csv": csv(board)}
+def _texts(board: Leaderboard, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
+    texts = {"README.md": render(board, records).encode(), "leaderboard.csv": csv(board)}
+    benches = store.benches()
+    return texts | ({"speed.md": speed.render(benches).encode()} if benches else {})
 
 
 def _stored(path: Path) -> bytes | None:

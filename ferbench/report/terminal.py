@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from ferbench.report.leaderboard import Leaderboard, Track
 from ferbench.report.markdown import COLUMNS
+from ferbench.report.speed import tables
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ferbench.records.bench import BenchRecord
 
 _NUMBERS = ("rank", "seeds", "accuracy, %", "macro-F1", "training")
 """Columns of the published table that fit into 80 characters beside the models' names."""
@@ -24,6 +27,17 @@ def show(board: Leaderboard) -> None:
             console.print(_table(track))
         for failure in track.failures:
             console.print(f"failed: {failure.id}: {failure.reason}", markup=False)
+
+
+def show_bench(record: BenchRecord) -> None:
+    """Print what a speed benchmark found, a line for each value."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for t in tables([record]):
+        for row in t.rows:
+            cells = [f"{head} {cell}" for head, cell in zip(t.headers, row, strict=True) if cell]
+            console.print("  ".join(cells), markup=False)
 
 
 def _table(track: Track) -> Table:

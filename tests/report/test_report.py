@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,33 @@ def test_check_finds_stale_text_and_missing_figures(store, make_run):
 def test_writing_twice_gives_the_same_bytes(store):
     first = {p: p.read_bytes() for p in write(store)}
     assert {p: p.read_bytes() for p in write(store)} == first
+
+
+def test_records_are_read_once(store):
+    reads = []
+
+    class Counting(Store):
+        def records(self):
+            reads.append(self.root)
+            return super().records()
+
+    write(Counting(store.root))
+    assert check(Counting(store.root)) == []
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_garbage_collection_is_left_as_it_was(on, store, tmp_path):
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        write(store)
+        assert gc.isenabled() is on
+        with pytest.raises(InputError):
+            check(Store(tmp_path / "absent"))
+        assert gc.isenabled() is on
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 def test_no_results_folder(tmp_path):

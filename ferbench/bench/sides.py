@@ -1,0 +1,219 @@
+"""Three ways to train the same network on the same images: ours, the conventional loop, and the model alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ferbench.environment import Arithmetic, usable_cores
+from ferbench.models import MODELS, build, head_name
+from ferbench.runner import set_up
+from ferbench.training.fit import Epoch, Nobody, ValScores
+from ferbench.training.optimization import build_optimizer, parameter_groups
+
+if TYPE_CHECKING:
+    from ferbench.data.dataset import Dataset, Split
+    from ferbench.recipe import AugmentRecipe, ModelRecipe, RunSpec
+
+
+class Side(Protocol):
+    """One way to train."""
+
+    name: str
+
+    def images_per_second(self, batches: int) -> float:
+        """Training speed over that many batches."""
+
+
+class Ours:
+    """`Trainer.run_epoch`, all of it but validation: order, augmentation, loss, clipping, EMA, the epoch's row."""
+
+    name = "ferbench"
+
+    def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
+        self._trainer = set_up(spec, dataset, arithmetic).trainer
+        self._all, self._current = self._trainer.train, 0
+
+    def images_per_second(self, batches: int) -> float:
+        """Training speed over an epoch of that many batches."""
+        return self.epoch(batches * self._all.batch_size).images_per_second
+
+    def epoch(self, images: int) -> Epoch:
+        """An epoch of that many images; they come again where there are fewer."""
+        if images != self._current:
+            index = torch.arange(images, device=self._all.images.device) % len(self._all)
+            self._trainer.train = replace(self._all, images=self._all.images[index], targets=self._all.targets[index])
+            self._current = images
+        return self._trainer.run_epoch(lambda network, size: ValScores(0.0, 0.0, 0.0), Nobody())
+
+
+class ModelAlone:
+    """Forward, backward and update on one batch that stays on the device, and nothing else: the limit of any loop."""
+
+    name = "model alone"
+
+    def __init__(self, spec: RunSpec, n_classes: int, arithmetic: Arithmetic) -> None:
+        recipe, self._arithmetic = spec.recipe, arithmetic
+        self._network = _network(recipe.model, n_classes, arithmetic)
+        groups = parameter_groups(self._network, head_name(MODELS[recipe.model.name], self._network), recipe.optimizer)
+        self._optimizer = build_optimizer(groups, recipe.optimizer, scaled=False)
+        size = recipe.model.input_size
+        images = torch.randn(spec.batch_size, 1, size, size, device=arithmetic.device)
+        self._images = images.contiguous(memory_format=arithmetic.memory_format)
+        self._targets = torch.softmax(torch.randn(spec.batch_size, n_classes, device=arithmetic.device), 1)
+
+    def images_per_second(self, batches: int) -> float:
+        """Training speed over that many steps on the same batch."""
+        _synchronise(self._arithmetic.device)
+        start = time.perf_counter()
+        for _ in range(batches):
+            with self._arithmetic.autocast():
+                logits = self._network(self._images)
+            nn.functional.cross_entropy(logits.float(), self._targets).backward()
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        _synchronise(self._arithmetic.device)
+        return batches * len(self._images) / (time.perf_counter() - start)
+
+
+class Conventional:
+    """What trainers of FER2013 commonly do: Pillow image by image in loader processes, NCHW, a number per step.
+
+    Same network, batch, optimizer, clipping, EMA, and the recipe's augmentation as torchvision spells it. Its optimizer
+    is torch's default implementation (AdamW where the recipe has Muon), its loss torch's own with label smoothing.
+    """
+
+    def __init__(self, name: str, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
+        self.name = name
+        self._spec, self._arithmetic = spec, arithmetic
+        recipe, n_classes = spec.recipe, len(dataset.classes)
+        self._network = _network(recipe.model, n_classes, arithmetic)
+        self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.training.label_smoothing)
+        self._optimizer = _default_optimizer(self._network, spec)
+        self._scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.needs_scaler)
+        self._ema = _ema(self._network, recipe.training.ema_decay)
+        self._faces = PillowFaces(dataset.train, recipe.model, recipe.augment)
+
+    def images_per_second(self, batches: int) -> float:
+        """Training speed over that many batches, once the loader's processes have filled their queues."""
+        workers = max(usable_cores(), 1)
+        ahead = 2 * workers
+        loader = iter(self._loader(workers, (ahead + batches) * self._spec.batch_size))
+        for _ in range(ahead):
+            next(loader)
+        device = self._arithmetic.device
+        _synchronise(device)
+        start = time.perf_counter()
+        seen = correct = 0
+        total = 0.0
+        for batch in loader:
+            images, labels = (t.to(device, non_blocking=True) for t in batch)
+            value, logits = self._step(images, labels)
+            # what is commonly printed beside the progress bar
+            total += value.item() * len(labels)
+            correct += int((logits.argmax(1) == labels).sum().item())
+            seen += len(labels)
+        _synchronise(device)
+        return seen / (time.perf_counter() - start)
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self._optimizer.zero_grad()
+        with self._arithmetic.autocast():
+            logits = self._network(images)
+            value: Tensor = self._loss(logits, labels)
+        self._scaler.scale(value).backward()
+        if clip := self._spec.recipe.optimizer.clip_norm:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._ema is not None:
+            self._ema.update(self._network)
+        return value, logits
+
+    def _loader(self, workers: int, images: int) -> Any:
+        order = np.resize(np.random.default_rng(0).permutation(len(self._faces)), images).tolist()
+        return torch.utils.data.DataLoader(
+            self._faces,  # type: ignore[arg-type]
+            batch_size=self._spec.batch_size,
+            sampler=order,
+            num_workers=workers,
+            pin_memory=self._arithmetic.device.type == "cuda",
+        )
+
+
+@dataclass
+class PillowFaces:
+    """A map-style data set whose images are opened, changed and normalised one by one."""
+
+    split: Split
+    model: ModelRecipe
+    augment: AugmentRecipe
+
+    def __post_init__(self) -> None:
+        from PIL import Image
+        from torchvision import transforms as t
+
+        a, size = self.augment, self.model.input_size
+        # pictures in memory: reading files would only slow the conventional side down
+        self._pictures = [Image.fromarray(np.asarray(i)) for i in self.split.images]
+        steps = [t.Resize((size, size))] if self._pictures[0].size != (size, size) else []
+        steps += [
+            t.RandomHorizontalFlip(a.flip),
+            t.RandomAffine(
+                a.rotate, (a.shift, a.shift), (1 / (1 + a.zoom), 1 + a.zoom), interpolation=t.InterpolationMode.BILINEAR
+            ),
+            t.ColorJitter(brightness=a.brightness, contrast=a.contrast),
+            t.ToTensor(),
+            t.Normalize([self.model.mean], [self.model.std]),
+        ]
+        if a.erase:
+            steps.append(t.RandomErasing(a.erase, scale=(min(0.02, a.erase_size), a.erase_size)))
+        self._change = t.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self._change(self._pictures[i]), int(self.split.labels[i])
+
+
+def matrix_rate(arithmetic: Arithmetic) -> float:
+    """Multiply-accumulates a second, in units of 10^9, of a large matrix product: what the arithmetic can give."""
+    n = 8192 if arithmetic.device.type == "cuda" else 2048
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[arithmetic.name]
+    a, b = (torch.randn(n, n, device=arithmetic.device, dtype=dtype) for _ in range(2))
+    a @ b
+    _synchronise(arithmetic.device)
+    start = time.perf_counter()
+    for _ in range(3):
+        a @ b
+    _synchronise(arithmetic.device)
+    return 3 * n**3 / (time.perf_counter() - start) / 1e9
+
+
+def _network(model: ModelRecipe, n_classes: int, arithmetic: Arithmetic) -> nn.Module:
+    return build(model, n_classes).to(arithmetic.device).to(memory_format=arithmetic.memory_format).train()
+
+
+def _default_optimizer(network: nn.Module, spec: RunSpec) -> torch.optim.Optimizer:
+    r, parameters = spec.recipe.optimizer, network.parameters()
+    if r.name == "sgd":
+        return torch.optim.SGD(parameters, r.lr, r.momentum, weight_decay=r.weight_decay, nesterov=r.momentum > 0)
+    return torch.optim.AdamW(parameters, r.lr, (r.momentum, r.beta2), weight_decay=r.weight_decay)
+
+
+def _ema(network: nn.Module, decay: float) -> Any:
+    from timm.utils.model_ema import ModelEmaV3
+
+    return ModelEmaV3(network, decay=decay) if decay else None
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

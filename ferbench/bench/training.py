@@ -1,0 +1,124 @@
+"""Training speed: ours against the conventional loop and against the model alone, in turns, in one process."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, matrix_rate
+from ferbench.environment import Arithmetic, choose_device, describe, nearest_precision
+from ferbench.models.cost import count_cost
+from ferbench.probe import choose_arithmetic
+from ferbench.records.bench import BenchRecord, BenchRow, rounded
+from ferbench.records.record import Environment, utc_now
+from ferbench.runner import set_up
+
+if TYPE_CHECKING:
+    from ferbench.data.dataset import Dataset
+    from ferbench.recipe import RunSpec
+
+OVERRIDES = {
+    # one size and one stage: a round is like any other
+    "training.start_size": 0,
+    "training.freeze_epochs": 0,
+    "training.epochs": 1_000_000,
+    # the conventional loop has no counterpart that would be called conventional
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
+}
+"""What is changed in a recipe before its training is timed."""
+
+SLOW_STEP = 15.0
+"""Seconds; a side whose first step takes longer is timed by that step alone."""
+VALIDATED = 512
+"""Val images of a timed validation."""
+
+
+def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int, seconds: float) -> BenchRecord:
+    """Images/s of every side, the matrix rate of the device beside them, and validation.
+
+    Args:
+        spec: with `OVERRIDES` in its recipe.
+        rounds: samples of each side; each round times every side once, in turns.
+        seconds: about how long a side trains in a round.
+    """
+    device = choose_device(device_name)
+    environment = Environment(**describe(device))
+    arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
+    sides = _sides(spec, dataset, arithmetic)
+    timed = [_Timed(s, spec.batch_size, seconds) for s in sides]
+    rates: list[float] = []
+    for turn in range(rounds):
+        # another side begins each time, so that a machine that slows down slows all alike
+        for i in range(len(timed)):
+            timed[(i + turn) % len(timed)].sample()
+        rates.append(matrix_rate(arithmetic))
+    rows = [t.row() for t in timed]
+    rows.append(BenchRow(name="matrix product", samples={"GMAC/s": rounded(rates)}))
+    rows.append(
+        BenchRow(name="validation", samples={"images/s": rounded(_validation(spec, dataset, arithmetic, rounds))})
+    )
+    return BenchRecord(
+        suite="training",
+        subject=spec.recipe.model.name,
+        finished_at=utc_now(),
+        environment=environment,
+        settings={
+            "arithmetic": str(arithmetic),
+            "batch size": spec.batch_size,
+            "input size": spec.recipe.model.input_size,
+            "MACs": count_cost(spec.recipe.model, len(dataset.classes))[1],
+            "train images": len(dataset.train),
+            "val images": len(dataset.val),
+            "data": dataset.name,
+        },
+        rows=rows,
+    )
+
+
+def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> list[Side]:
+    device = arithmetic.device
+    half: Literal["bf16", "fp16"] = "fp16" if nearest_precision("bf16", device) == "fp16" else "bf16"
+    return [
+        Ours(spec, dataset, arithmetic),
+        Conventional("conventional fp32", spec, dataset, Arithmetic(device, "fp32")),
+        # where bf16 is emulated too: that is what a user gets who switches autocast on
+        Conventional("conventional autocast", spec, dataset, Arithmetic(device, half)),
+        ModelAlone(spec, len(dataset.classes), arithmetic),
+    ]
+
+
+class _Timed:
+    """A side with its samples."""
+
+    def __init__(self, side: Side, batch_size: int, seconds: float) -> None:
+        self._side, self._note = side, ""
+        self._samples: list[float] = []
+        first = side.images_per_second(1)
+        self._slow = batch_size / first > SLOW_STEP
+        if self._slow:
+            self._samples, self._note = [first], "one step, its first: too slow for more"
+            return
+        rate = side.images_per_second(2)
+        self._batches = max(2, round(seconds * rate / batch_size))
+
+    def sample(self) -> None:
+        if not self._slow:
+            self._samples.append(self._side.images_per_second(self._batches))
+
+    def row(self) -> BenchRow:
+        return BenchRow(name=self._side.name, samples={"images/s": rounded(self._samples)}, note=self._note)
+
+
+def _validation(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, rounds: int) -> list[float]:
+    """Images/s of a validation, scores included."""
+    val = dataset.val.take(np.arange(min(VALIDATED, len(dataset.val))))
+    prepared = set_up(spec, dataset, arithmetic)
+    samples = []
+    for _ in range(1 + rounds):
+        start = time.perf_counter()
+        prepared.predict(prepared.trainer.network, "val", val)
+        samples.append(len(val) / (time.perf_counter() - start))
+    return samples[1:]

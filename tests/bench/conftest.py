@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ferbench.bench.training import OVERRIDES
+from ferbench.data.dataset import Dataset
+from ferbench.data.synthetic import generate
+from ferbench.environment import Arithmetic
+from ferbench.inputs import load_budget, load_recipe
+from ferbench.recipe import DataKey, RunSpec
+
+CPU = Arithmetic(torch.device("cpu"), "fp32", channels_last=True)
+SMALL = {
+    **OVERRIDES,
+    "model.input_size": 16,
+    "training.batch_size": 8,
+    "training.precision.cpu": "fp32",
+    "training.channels_last": True,
+}
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Dataset:
+    return generate(seed=5, train=70, val=35, test=21)
+
+
+@pytest.fixture
+def spec_of(drawn):
+    def build(**overrides: Any) -> RunSpec:
+        recipe = load_recipe("plain_cnn", overrides={**SMALL, **overrides})
+        key = DataKey(name=drawn.name, fingerprint=drawn.fingerprint, protocol="official")
+        return RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
+
+    return build

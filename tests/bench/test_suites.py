@@ -1,0 +1,140 @@
+"""Every suite measures something real, on little data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ferbench.bench import accuracy, growth, inference, training
+from ferbench.bench.accuracy import measure_time_to_accuracy
+from ferbench.bench.growth import measure_growth
+from ferbench.bench.inference import Task, measure_inference
+from ferbench.bench.start import measure_start
+from ferbench.bench.training import measure_training
+from ferbench.data.dataset import Dataset
+from ferbench.errors import InputError
+from ferbench.jobs import make_plan
+
+
+def samples(record) -> dict[str, dict[str, int]]:
+    return {row.name: {unit: len(values) for unit, values in row.samples.items()} for row in record.rows}
+
+
+def test_training_times_every_side_in_every_round(drawn, spec_of):
+    record = measure_training(spec_of(), drawn, "cpu", rounds=2, seconds=0.01)
+    assert samples(record) == {
+        "ferbench": {"images/s": 2},
+        "conventional fp32": {"images/s": 2},
+        "conventional autocast": {"images/s": 2},
+        "model alone": {"images/s": 2},
+        "matrix product": {"GMAC/s": 2},
+        "validation": {"images/s": 2},
+    }
+    assert record.settings["arithmetic"] == "fp32 channels_last"
+    assert (record.settings["train images"], record.settings["val images"]) == (70, 35)
+    assert record.subject == "plain_cnn" and record.environment.device_type == "cpu"
+
+
+def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monkeypatch):
+    monkeypatch.setattr(training, "SLOW_STEP", 0.0)
+    record = measure_training(spec_of(), drawn, "cpu", rounds=3, seconds=0.01)
+    assert samples(record)["conventional autocast"] == {"images/s": 1}
+    assert "too slow" in record.row("conventional autocast").note
+
+
+def test_growth_times_each_size_in_turns(drawn, spec_of, monkeypatch):
+    monkeypatch.setattr(growth, "SIZES", (16, 40, 500))
+    record = measure_growth(spec_of(), drawn, "cpu", rounds=2)
+    assert samples(record) == {"16": {"s": 2}, "40": {"s": 2}, "70": {"s": 2}}
+
+
+def test_inference_runs_each_engine_alone(spec_of, monkeypatch):
+    monkeypatch.setattr(inference, "ENGINES", ("eager", "onnxruntime"))
+    record = measure_inference(spec_of(), 7, "cpu", seconds=0.01)
+    found = samples(record)
+    expected = {"ready s": 1, **{f"MB at {b}": 1 for b in (1, 32, 256)}, **{f"ms at {b}": 10 for b in (1, 32, 256)}}
+    assert expected.keys() == found["eager"].keys()
+    assert all(found["eager"][unit] >= n for unit, n in expected.items())
+    row = record.row("onnxruntime")
+    if row.samples:
+        assert float(row.note.split()[2]) < 1e-4, row.note
+        # torch is not in that process
+        assert row.samples["MB at 1"][0] < record.row("eager").samples["MB at 1"][0]
+    else:
+        assert "not installed" in row.note
+
+
+def test_engine_that_cannot_run_says_why(spec_of, monkeypatch):
+    task = Task("eager", spec_of().recipe.model, 7, "nowhere", "fp32", True, 0.01, "")
+    assert inference._row(task).note.startswith("failed: RuntimeError: ")
+    monkeypatch.setattr(inference, "find_spec", lambda name: None)
+    row = inference._row(replace(task, engine="onnxruntime", device="cpu"))
+    assert row.note == "not installed: onnx, onnxscript, onnxruntime (the extra onnx)" and not row.samples
+
+
+def test_start_times_commands_and_loads(drawn):
+    record = measure_start(drawn, rounds=1)
+    assert samples(record) == {
+        "ferbench --help": {"s": 1},
+        "ferbench list models": {"s": 1},
+        "competition CSV, first load": {"s": 1, "MB": 1},
+        "competition CSV, cached": {"s": 1, "MB": 1},
+    }
+    assert record.settings["images"] == 126
+
+
+def test_start_needs_data_that_fit_the_competitions_table(drawn):
+    odd = Dataset("odd", "x", tuple("abcdefgh"), drawn.train, drawn.val, None, "0", False)
+    with pytest.raises(InputError, match=r"odd: .*48x48 images of 7 classes"):
+        measure_start(odd, rounds=1)
+
+
+@pytest.mark.parametrize(("target", "note", "epochs"), [(0.0, "reached", 1), (1.0, "not reached", 2)])
+def test_time_to_accuracy_counts_from_the_start_of_the_process(target, note, epochs, faces, tmp_path):
+    overrides = {"model.input_size": 16, "training.epochs": 2, "training.start_size": 0}
+    plan = make_plan(
+        "plain_cnn", source=faces, budget="full", overrides=overrides, results=tmp_path / "r", device="cpu"
+    )
+    before = accuracy.process_age()
+    record = measure_time_to_accuracy(plan, plan.specs[0], target)
+    (row,) = record.rows
+    assert row.note == note
+    assert len(row.samples["s"]) == len(row.samples["val accuracy"]) == epochs
+    assert before < row.samples["s"][0] <= accuracy.process_age()
+    assert not (tmp_path / "r").exists(), "a benchmark leaves no run"
+
+
+def test_command_stores_what_it_measured(ferbench, tmp_path):
+    done = ferbench("bench", "start", "--data", "synthetic", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "results" / "bench").glob("*/start-ferbench.json")
+    assert str(file.relative_to(tmp_path)) in done.stdout
+    assert "what ferbench --help  s 0." in done.stdout
+    assert ferbench("report").returncode == 0
+    assert "## start: " in (tmp_path / "results" / "speed.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "nothing"),
+        (["training", "--models", "vgg"], "did you mean vgg16"),
+        (["training", "--rounds", "0"], "rounds"),
+        (["training", "--seconds", "0"], "seconds"),
+        (["accuracy", "--target", "65"], "target"),
+        (["training", "--device", "cuda:99"], "cuda:99"),
+    ],
+)
+def test_bad_usage_is_one_message_and_exit_code_2(words, message, ferbench, tmp_path):
+    done = ferbench("bench", *words, "--data", "synthetic")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_onnx_process_is_free_of_torch():
+    code = "import sys, ferbench.bench.inference; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
