@@ -92,7 +92,9 @@ def test_no_field_has_a_default_in_code():
     schema = RunSpec.model_json_schema()
     for node in (schema, *schema["$defs"].values()):
         if "properties" in node:
-            assert sorted(node["properties"]) == sorted(node["required"]), node["title"]
+            optional = node["properties"].keys() - set(node["required"])
+            # what came after the first records, which say nothing of it
+            assert optional == ({"start_strength", "compile"} if node["title"] == "TrainingRecipe" else set())
 
 
 def test_every_field_is_documented():

@@ -130,13 +130,15 @@ def _canvas(width: float, height: float, columns: int = 1) -> tuple[Canvas, list
 
 def _png(canvas: Canvas) -> bytes:
     """The figure as a PNG of 256 colours: a third of the size, and no difference to the eye."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    full, small = io.BytesIO(), io.BytesIO()
-    canvas.savefig(full, format="png", metadata={"Software": None})
-    image = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(small, "png", optimize=True)
-    return small.getvalue()
+    # not savefig, which would draw twice, and write a file to be read again
+    agg = FigureCanvasAgg(canvas)
+    agg.draw()
+    full, png = Image.frombytes("RGBA", agg.get_width_height(), bytes(agg.buffer_rgba())), io.BytesIO()
+    full.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, "png", optimize=True)
+    return png.getvalue()
 
 
 def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
@@ -157,6 +159,8 @@ def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashe
         rows = dict(sorted(rows.items(), key=lambda row: (row[1]["color"] == "0.3", row[0])))
     handles: list[Any] = [Line2D([], [], **style) for style in rows.values()]
     canvas.legend(handles, list(rows), loc="outside right center", fontsize=8.5)
+    # the layout takes two passes to settle; drawing is the second
+    canvas.draw_without_rendering()
 
 
 def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
