@@ -154,6 +154,23 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep large blocks that are freed, instead of asking the system for them again in every training step.
+
+    They would come back as zeroed pages, one fault for each: some 6 % of the CPU time of training the plain CNN.
+    """
+    import ctypes
+
+    mmap_threshold, trim_threshold, largest = -3, -1, 2**30
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        # another C library
+        return
+    mallopt(mmap_threshold, largest)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
 def peak_resident_bytes() -> int:
     """The most memory that this process has had resident."""
     try:

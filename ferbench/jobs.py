@@ -81,7 +81,7 @@ class Plan:
         """The runs whose files are not there yet."""
         return [s for s in self.specs if not self.store.is_done(s)]
 
-    def job(self, spec: RunSpec, task: str, redo: bool = False) -> Job:
+    def job(self, spec: RunSpec, task: str, redo: bool = False, at_once: int = 1) -> Job:
         """A run as its worker is told."""
         return Job.model_validate(
             {
@@ -92,6 +92,7 @@ class Plan:
                 "results": str(self.store.root.resolve()),
                 "device": self.device,
                 "redo": redo,
+                "at_once": at_once,
             }
         )
 
@@ -197,7 +198,7 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
             while len(pipes.get_map()) == at_once:
                 _listen(plan, pipes, listener)
             listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
-            worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo)
+            worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo, at_once)
             process, pipe = worker.enter_context(_worker(job, plan.store.folder(spec) / "worker.log"))
             pipes.register(pipe, EVENT_READ, _Run(spec, process, worker))
         while pipes.get_map():

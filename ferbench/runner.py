@@ -91,8 +91,13 @@ def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split
     return Prepared(spec, dataset, trainer)
 
 
-def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, watcher: Watcher) -> RunRecord:
+def run_one(
+    spec: RunSpec, dataset: Dataset, store: Store, device_name: str, watcher: Watcher, at_once: int = 1
+) -> RunRecord:
     """The stored record of a finished run; training goes on from the checkpoint if there is one.
+
+    Args:
+        at_once: how many runs share the device, which the record must say: its speeds are not those of one alone.
 
     Raises:
         InputError: the data are not those of the spec, or have no test split.
@@ -151,7 +156,7 @@ def run_one(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, wat
             channels_last=choice.arithmetic.channels_last,
             probe=choice.images_per_second,
         ),
-        notes=[*dataset.notes, *_arithmetic_note(spec, choice.arithmetic)],
+        notes=[*dataset.notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
     )
     _write_weights(store, spec, trainer.network)
     store.write_run(record, predictions)
@@ -197,6 +202,10 @@ def _choice(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: C
     choice = choose_arithmetic(spec, len(dataset.classes), device)
     saved = checkpoint.load()
     return choice if saved is None else replace(choice, arithmetic=Arithmetic(device, *saved["arithmetic"]))
+
+
+def _sharing_note(at_once: int) -> list[str]:
+    return [f"up to {at_once} runs shared the device: speeds are lower than alone"] if at_once > 1 else []
 
 
 def _arithmetic_note(spec: RunSpec, arithmetic: Arithmetic) -> list[str]:

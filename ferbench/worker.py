@@ -35,6 +35,8 @@ class Job(BaseModel):
     """The results folder."""
     device: str
     redo: bool
+    at_once: int
+    """How many runs may share the device."""
 
 
 class _Events:
@@ -82,12 +84,13 @@ def _end_with_parent() -> None:
 
 def _do(job: Job, events: _Events) -> bool:
     from ferbench.data import load
-    from ferbench.environment import choose_device, describe
+    from ferbench.environment import choose_device, describe, keep_freed_memory
     from ferbench.errors import InputError
     from ferbench.records.record import Environment, failed_record
     from ferbench.records.store import Store
     from ferbench.runner import estimate_seconds, run_one
 
+    keep_freed_memory()
     store = Store(job.results)
     try:
         here = Environment(**describe(choose_device(job.device)))
@@ -113,7 +116,7 @@ def _do(job: Job, events: _Events) -> bool:
             store.forget_checkpoint(job.spec)
         events.tell("started", environment=here.model_dump())
         try:
-            run_one(job.spec, load(job.source, job.labels), store, job.device, events)
+            run_one(job.spec, load(job.source, job.labels), store, job.device, events, job.at_once)
         except Exception as error:
             traceback.print_exc()
             store.write_record(failed_record(job.spec, reason_of(error), here))

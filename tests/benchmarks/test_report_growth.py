@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +67,5 @@ def test_report(benchmark, runs, n, tmp_path):
     benchmark.pedantic(write, args=(store,), rounds=3)
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert table["n_seeds"].sum() == n
+    # pytest would keep three sessions' tens of thousands of files
+    shutil.rmtree(tmp_path)
