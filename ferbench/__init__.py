@@ -54,7 +54,8 @@ def run(
     Raises:
         InputError: bad usage or data, in one line. A run that fails is no error: its record says why.
     """
-    from ferbench.jobs import Silence, make_plan, run_many
+    from ferbench.jobs import make_plan, run_many
+    from ferbench.listener import Silence
 
     plan = make_plan(
         models if isinstance(models, str) else ",".join(models),

@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from ferbench import data, models
 from ferbench.environment import check_device_name, cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_budget, load_recipe, recipe_names
+from ferbench.listener import Listener
 from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
@@ -25,44 +26,6 @@ from ferbench.worker import Job
 
 if TYPE_CHECKING:
     from ferbench.data import Dataset
-
-
-class Listener(Protocol):
-    """Somebody to tell how the runs go; of several at once the events come in turn."""
-
-    def on_start(self, spec: RunSpec, images: int) -> None:
-        """A run starts; an epoch has `images` training images."""
-
-    def on_note(self, spec: RunSpec, text: str) -> None:
-        """A line about the run that a person may want to read."""
-
-    def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
-        """`images` of the epoch are through."""
-
-    def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
-        """An epoch has ended, now or before the run was stopped; fields as in `EpochRow`."""
-
-    def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
-        """A run has ended; None: another process is at it."""
-
-
-class Silence:
-    """A listener that tells nobody."""
-
-    def on_start(self, spec: RunSpec, images: int) -> None:
-        """Nothing."""
-
-    def on_note(self, spec: RunSpec, text: str) -> None:
-        """Nothing."""
-
-    def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
-        """Nothing."""
-
-    def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)

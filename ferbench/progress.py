@@ -48,7 +48,7 @@ class _Shown:
 
 
 class Progress:
-    """A `jobs.Listener` that shows what it hears on standard error, a bar for each run at work."""
+    """A `Listener` that shows what it hears on standard error, a bar for each run at work."""
 
     def __init__(self, n_runs: int) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -100,7 +100,7 @@ class Progress:
 
     def on_note(self, spec: RunSpec, text: str) -> None:
         """Show a line about the run."""
-        self.console.print(f"    {text}", soft_wrap=True, markup=False)
+        self.console.print(f"    {run_label(spec)}: {text}", soft_wrap=True, markup=False)
 
     def on_batch(self, spec: RunSpec, epoch: int, images: int) -> None:
         """Move the run's bar."""

@@ -116,7 +116,7 @@ def run_one(
         folder / "checkpoint.pt", f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}", store.writing
     )
     choice = _choice(spec, dataset, device, checkpoint)
-    watcher.on_note(f"{spec.recipe.model.name}: {choice}")
+    watcher.on_note(f"computes in {choice}")
     prepared = set_up(spec, dataset, choice.arithmetic)
     trainer = prepared.trainer
     fitted = fit(trainer, prepared.validate, checkpoint, watcher)

@@ -30,13 +30,14 @@ MAY_IMPORT = {
     "probe": BASE | {"environment", "data", "models"},
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "probe"},
     "worker": BASE | {"recipe", "environment", "data", "records", "runner"},
-    "jobs": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker"},
-    "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "jobs"},
+    "listener": BASE,
+    "jobs": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker", "listener"},
+    "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "jobs", "listener"},
     "report": BASE | {"registry", "recipe", "inputs", "models", "evaluation", "records"},
     "progress": BASE,
     "cli": BASE
     | {"inputs", "data", "models", "training", "evaluation", "records", "jobs", "bench", "report", "progress"},
-    "__init__": BASE | {"jobs", "report", "progress"},
+    "__init__": BASE | {"jobs", "listener", "report", "progress"},
     "__main__": {"cli"},
 }
 """What each room may import when it runs; its own modules always, other rooms' types under TYPE_CHECKING too."""
@@ -104,6 +105,7 @@ def test_only_the_command_line_prints():
         "ferbench.recipe",
         "ferbench.environment",
         "ferbench.jobs",
+        "ferbench.listener",
         "ferbench.data",
         "ferbench.data.checks",
         "ferbench.data.formats",

@@ -16,7 +16,8 @@ import pytest
 
 from ferbench.data import load
 from ferbench.errors import InputError
-from ferbench.jobs import Plan, Silence, estimate, make_plan, run_many
+from ferbench.jobs import Plan, estimate, make_plan, run_many
+from ferbench.listener import Silence
 from ferbench.progress import Progress
 from ferbench.records.store import Store
 from ferbench.worker import _do
