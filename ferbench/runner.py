@@ -116,6 +116,9 @@ def run_one(
         folder / "checkpoint.pt", f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}", store.writing
     )
     choice = _choice(spec, dataset, device, checkpoint)
+    if device.type == "cuda":
+        # the probe's candidates need more than the run, whose peak is recorded
+        torch.cuda.reset_peak_memory_stats(device)
     watcher.on_note(f"computes in {choice}")
     prepared = set_up(spec, dataset, choice.arithmetic)
     trainer = prepared.trainer
