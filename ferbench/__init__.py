@@ -25,6 +25,7 @@ def run(
     imbalance: str | Sequence[str] = "none",
     seeds: Sequence[int] = (0,),
     budget: str | None = None,
+    protocol: str | None = None,
     init: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     results: str | Path = "results",
@@ -43,6 +44,7 @@ def run(
         imbalance: strategies, globs or "all".
         seeds: one run each.
         budget: "full", "quick" or "demo"; None is "full", or "demo" for the synthetic faces.
+        protocol: how splits are made and used, as `ferbench list protocols`; None is "official".
         init: replaces the recipes' own: "scratch", "imagenet" or a weights file.
         overrides: recipe fields by dotted name, such as {"optimizer.lr": 0.05}.
         results: the results folder.
@@ -64,6 +66,7 @@ def run(
         imbalance=imbalance if isinstance(imbalance, str) else ",".join(imbalance),
         seeds=seeds,
         budget=budget,
+        protocol=protocol,
         init=init,
         overrides=dict(overrides or {}),
         results=results,

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     strategies = "strategies"
     recipes = "recipes"
     metrics = "metrics"
+    protocols = "protocols"
 
 
 def main() -> NoReturn:
@@ -97,6 +98,9 @@ def run(
     budget: Annotated[
         str | None, typer.Option(help="full, quick or demo. Default: full, or demo on the synthetic faces.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="How splits are made and used: see `ferbench list protocols`. Default: official.")
+    ] = None,
     init: Annotated[
         str | None, typer.Option(help="scratch, imagenet or a weights file, in place of the recipe's.")
     ] = None,
@@ -125,6 +129,7 @@ def run(
         imbalance=imbalance,
         seeds=_seeds(seeds),
         budget=budget,
+        protocol=protocol,
         init=init,
         overrides=dict(parse_override(c) for c in changes or []),
         results=results,
@@ -279,6 +284,35 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An entry: its label or slug, or a model's name.")],
+    b: Annotated[str, typer.Argument(help="The other.")],
+    metric: Annotated[str, typer.Option(help="See `ferbench list metrics`.")] = "accuracy",
+    track: Annotated[
+        str | None, typer.Option(help="As in leaderboard.csv. Default: the first that has both entries.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say whether two entries can be told apart, by how much they differ and in which classes."""
+    from ferbench.records.store import Store
+    from ferbench.report.comparison import compare_entries
+
+    print("\n".join(compare_entries(Store(results), a, b, metric=metric, track=track).to_lines()))
+
+
+@app.command()
+def claims(results: Results = Path("results")) -> None:
+    """Show published results, whether their figures can be, their protocols, and our own numbers beside them."""
+    from ferbench.records.store import Store
+    from ferbench.report.claims import to_lines
+    from ferbench.report.leaderboard import Leaderboard, build
+
+    store = Store(results)
+    board = build(store.records()) if store.root.is_dir() else Leaderboard(())
+    print("\n".join(to_lines(board)))
+
+
+@app.command()
 def rescore(
     results: Results = Path("results"),
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a score differs.")] = False,
@@ -295,7 +329,7 @@ def rescore(
 
 @app.command("list")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List models, strategies, recipes or metrics."""
+    """List models, strategies, recipes, metrics or protocols."""
     for row in _rows(kind):
         print("  ".join(row).rstrip())
 
@@ -315,6 +349,10 @@ def _rows(kind: Kind) -> list[list[str]]:
         from ferbench.evaluation.metrics import METRICS
 
         rows = [(m.name, "higher is better" if m.higher_is_better else "lower is better", m.description) for m in METRICS]  # fmt: skip  # noqa: E501
+    elif kind is Kind.protocols:
+        from ferbench.data.protocol import PROTOCOLS
+
+        rows = [(p.name, p.title) for p in PROTOCOLS]
     else:
         from ferbench.inputs import recipe_names, shipped
 
@@ -324,12 +362,12 @@ def _rows(kind: Kind) -> list[list[str]]:
 
 
 @data_app.command()
-def info(path: Annotated[str | None, typer.Argument(help="Data; none: what `run` would take.")] = None, labels: Labels = None) -> None:  # fmt: skip  # noqa: E501
+def info(path: Annotated[str | None, typer.Argument(help="Data; none: what `run` would take.")] = None, labels: Labels = None, protocol: Annotated[str, typer.Option(help="Show the splits of a protocol.")] = "official") -> None:  # fmt: skip  # noqa: E501
     """Show edition, counts, blanks, duplicates, twins across splits and whether it is the official FER2013."""
     from ferbench.data import load
     from ferbench.data.checks import describe
 
-    print("\n".join(describe(load(path, labels)).to_lines()))
+    print("\n".join(describe(load(path, labels, protocol)).to_lines()))
 
 
 @data_app.command()

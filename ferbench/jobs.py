@@ -14,11 +14,14 @@ from selectors import EVENT_READ, BaseSelector, DefaultSelector
 from typing import IO, TYPE_CHECKING, Any
 
 from ferbench import data, models
+from ferbench.data.dataset import RENAMED_FOLDERS
+from ferbench.data.protocol import clean_test, divide
 from ferbench.environment import check_device_name, cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_budget, load_recipe, recipe_names
 from ferbench.listener import Listener
 from ferbench.recipe import Budget, DataKey, RunSpec
+from ferbench.records.facts import DataFacts
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
 from ferbench.training.imbalance import STRATEGIES
@@ -68,6 +71,7 @@ def make_plan(
     imbalance: str = "none",
     seeds: Sequence[int] = (0,),
     budget: str | None = None,
+    protocol: str | None = None,
     init: str | None = None,
     overrides: dict[str, Any] | None = None,
     results: str | Path = "results",
@@ -80,6 +84,7 @@ def make_plan(
         source: the data; see `data.load`.
         imbalance: strategies, in the same way.
         budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
+        protocol: of `data.protocol.PROTOCOLS`; None is "official", or "folder" where the files leave no other.
 
     Raises:
         InputError: anything is unknown or does not fit.
@@ -89,8 +94,10 @@ def make_plan(
     _check_seeds(seeds)
     check_device_name(device)
     resolved = data.resolve(source)
-    dataset = data.load(resolved, labels)
-    key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
+    given = data.load(resolved, labels)
+    wanted = protocol or ("folder" if given.name == RENAMED_FOLDERS else "official")
+    dataset = divide(given, wanted)
+    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
     track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
     _check_overrides(overrides or {}, track)
     specs = []
@@ -155,6 +162,7 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     """
     if at_once < 1:
         raise InputError(f"{at_once} runs at once: at least 1 is expected")
+    _write_facts(plan)
     # one thread for all workers: what ends it, Ctrl-C too, ends them on its way out
     with DefaultSelector() as pipes, ExitStack() as workers:
         for spec in plan.specs if redo else plan.missing():
@@ -167,6 +175,17 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
         while pipes.get_map():
             _listen(plan, pipes, listener)
     return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
+
+
+def _write_facts(plan: Plan) -> None:
+    dataset, key = plan.dataset, plan.specs[0].data
+    if plan.store.facts(key) is None:
+        counts = {
+            name: dict(zip(dataset.classes, split.counts(len(dataset.classes)).tolist(), strict=True))
+            for name, split in dataset.splits()
+        }
+        twins = (~clean_test(dataset)).nonzero()[0].tolist()
+        plan.store.write_facts(DataFacts(data=key, counts=counts, test_twins=twins))
 
 
 def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> None:

@@ -207,6 +207,19 @@ class Budget(_Table):
     """Images per update for every model; 0 leaves the recipe's. Little data needs small batches to learn anything."""
 
 
+ProtocolName = Literal[
+    "official",
+    "official-clean",
+    "folder",
+    "folder-clean",
+    "folder-naive",
+    "stratified",
+    "stratified-clean",
+    "stratified-naive",
+    "oracle",
+]
+
+
 class DataKey(_Table):
     """Which images a run saw, and under which protocol."""
 
@@ -214,8 +227,8 @@ class DataKey(_Table):
     """Leaderboard the data belong to."""
     fingerprint: str
     """`Dataset.fingerprint`."""
-    protocol: Literal["official"]
-    """How splits were used: train to learn, val to choose, test reported once."""
+    protocol: ProtocolName
+    """How splits were made and used; a row of `data.protocol.PROTOCOLS`."""
 
 
 class RunSpec(_Table):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ferbench.data.dataset import Dataset, Split
-from ferbench.data.protocol import training_subset
+from ferbench.data.protocol import clean_test, training_subset
 from ferbench.environment import Arithmetic, choose_device, describe, peak_resident_bytes, stream_seed
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import METRICS, score
+from ferbench.evaluation.metrics import clean_scores, compute, score
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.throughput import measure_throughput
@@ -55,13 +55,8 @@ class Prepared:
     def validate(self, network: nn.Module, size: int) -> ValScores:
         """What val says of a network, at that image size."""
         predictions = self.predict(network, "val", self.dataset.val, size)
-        true, k = predictions.labels, len(predictions.classes)
-        likelihood = predictions.probabilities[np.arange(len(true)), true]
-        return ValScores(
-            accuracy=METRICS["accuracy"].compute(true, predictions.predicted, k),
-            macro_f1=METRICS["macro_f1"].compute(true, predictions.predicted, k),
-            nll=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
-        )
+        scores = compute(predictions)
+        return ValScores(scores["accuracy"], scores["macro_f1"], scores["nll"])
 
 
 def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split | None = None) -> Prepared:
@@ -151,7 +146,7 @@ def run_one(
         finished_at=utc_now(),
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
-        scores={p.split: score(p) for p in predictions},
+        scores={p.split: score(p) for p in predictions} | clean_scores(predictions[1], clean_test(dataset)),
         cost=cost,
         environment=environment,
         arithmetic=ArithmeticUsed(

@@ -12,11 +12,14 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
 from ferbench.recipe import RunSpec
+
+if TYPE_CHECKING:
+    from ferbench.data import Dataset
 
 BATCH_EVENT_SECONDS = 0.2
 
@@ -83,7 +86,6 @@ def _end_with_parent() -> None:
 
 
 def _do(job: Job, events: _Events) -> bool:
-    from ferbench.data import load
     from ferbench.environment import choose_device, describe, keep_freed_memory
     from ferbench.errors import InputError
     from ferbench.records.record import Environment, failed_record
@@ -99,7 +101,7 @@ def _do(job: Job, events: _Events) -> bool:
         return False
     if job.task == "estimate":
         try:
-            events.tell("estimate", seconds=estimate_seconds(job.spec, load(job.source, job.labels), job.device))
+            events.tell("estimate", seconds=estimate_seconds(job.spec, _data_of(job), job.device))
         except Exception as error:
             events.tell("failed", reason=reason_of(error))
             return False
@@ -116,7 +118,7 @@ def _do(job: Job, events: _Events) -> bool:
             store.forget_checkpoint(job.spec)
         events.tell("started", environment=here.model_dump())
         try:
-            run_one(job.spec, load(job.source, job.labels), store, job.device, events, job.at_once)
+            run_one(job.spec, _data_of(job), store, job.device, events, job.at_once)
         except Exception as error:
             traceback.print_exc()
             store.write_record(failed_record(job.spec, reason_of(error), here))
@@ -124,6 +126,12 @@ def _do(job: Job, events: _Events) -> bool:
             return False
     events.tell("done")
     return True
+
+
+def _data_of(job: Job) -> Dataset:
+    from ferbench.data import load
+
+    return load(job.source, job.labels, job.spec.data.protocol)
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,16 +13,26 @@ __all__ = ["FER2013_CLASSES", "SPLITS", "Dataset", "Split", "load", "register", 
 SYNTHETIC = "synthetic"
 
 
-def load(path: str | Path | None = None, labels: str | None = None) -> Dataset:
-    """The data set at a path, from the cache if it was parsed before.
+def load(path: str | Path | None = None, labels: str | None = None, protocol: str = "official") -> Dataset:
+    """The data set at a path under a protocol, from the cache if it was parsed before.
 
     Args:
         path: a file or folder in any form of `formats.ACCEPTED`, "synthetic" or "synthetic:SEED"; None as in `resolve`.
         labels: "ferplus=FILE" or "ferplus-soft=FILE"; None keeps FER2013's own.
+        protocol: a row of `protocol.PROTOCOLS`; "official" takes the splits as the files give them.
 
     Raises:
         InputError: one line naming file, row and reason.
     """
+    given = _load(path, labels)
+    if protocol == "official":
+        return given
+    from ferbench.data.protocol import divide
+
+    return divide(given, protocol)
+
+
+def _load(path: str | Path | None, labels: str | None) -> Dataset:
     from ferbench.data.cache import cached, cached_by_key
 
     source = resolve(path)

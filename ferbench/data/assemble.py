@@ -32,6 +32,17 @@ class Images:
     votes: npt.NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Images:
+        """The images at `rows`, in that order."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            sources=[self.sources[i] for i in rows],
+            votes=None if self.votes is None else self.votes[rows],
+        )
+
 
 def digests(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
     """[N] hashes of the images' pixels, hexadecimal."""
@@ -91,14 +102,19 @@ def _is_official(classes: tuple[str, ...], parts: dict[str, Split | None]) -> bo
     )
 
 
-def hold_out(found: Images, shares: dict[str, float], within: npt.NDArray[np.bool_]) -> Images:
+def hold_out(found: Images, shares: dict[str, float], within: npt.NDArray[np.bool_], *, grouped: bool = True) -> Images:
     """The images with a share of each class of those `within` moved to other splits, the same ones every time.
 
-    Images with equal pixels stay together, so that no split holds a twin of another's image.
+    Args:
+        found: the images.
+        shares: by the split they move to.
+        within: [N] which images may move.
+        grouped: keep images with equal pixels together, so that no split holds a twin of another's image.
     """
     splits = found.splits.copy()
     candidates = np.flatnonzero(within)
-    _, first, group = np.unique(digests(found.images[candidates]), return_index=True, return_inverse=True)
+    keys = digests(found.images[candidates]) if grouped else candidates
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     group_label = found.labels[candidates][first]
     group_size = np.bincount(group)
     random = np.random.Generator(np.random.PCG64(0))

@@ -20,6 +20,9 @@ FER2013_COUNTS = {
 
 SPLITS = ("train", "val", "test")
 
+RENAMED_FOLDERS = "fer2013-folder"
+"""Name of FER2013's folder edition where the files no longer tell PublicTest from PrivateTest."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -71,6 +74,8 @@ class Dataset:
     """Whether counts per split and class are FER2013's published ones."""
     notes: tuple[str, ...] = ()
     """What the reader must tell: rows dropped, splits that had to be made."""
+    twins: npt.NDArray[np.bytes_] | None = None
+    """Digests of the images of train and val before a clean protocol took some out; None: of those that are there."""
 
     def splits(self) -> Iterator[tuple[str, Split]]:
         """("train", Split), ("val", Split), ("test", Split) as far as present."""

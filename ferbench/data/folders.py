@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ferbench.data.assemble import Images, hold_out
-from ferbench.data.dataset import FER2013_CLASSES, FER2013_COUNTS
+from ferbench.data.dataset import FER2013_CLASSES, FER2013_COUNTS, RENAMED_FOLDERS
 from ferbench.data.pictures import SIDE, decode_all, is_image
 from ferbench.data.sources import Source
 from ferbench.errors import InputError
@@ -20,7 +20,7 @@ _SPLIT_FOLDERS = {
     **dict.fromkeys(("test", "testing", "privatetest"), 2),
 }
 _FILE_PREFIXES = {"Training_": 0, "PublicTest_": 1, "PrivateTest_": 2}
-_TAKEN_NAMES = ("fer2013", "fer2013-subset", "fer2013-folder", "ferplus-majority", "ferplus-soft", "synthetic")
+_TAKEN_NAMES = ("fer2013", "fer2013-subset", RENAMED_FOLDERS, "ferplus-majority", "ferplus-soft", "synthetic")
 _SYNONYMS = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised": "surprise", "fearful": "fear"}
 
 
@@ -118,4 +118,4 @@ def _with_splits(found: Images, had_splits: bool) -> Images:
             "impossible, test is the mixed 7,178"
         )
     held_out = hold_out(found, {"val": 0.125}, found.splits == 0)
-    return replace(held_out, name="fer2013-folder" if renamed else found.name, notes=tuple(notes))
+    return replace(held_out, name=RENAMED_FOLDERS if renamed else found.name, notes=tuple(notes))

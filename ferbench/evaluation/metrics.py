@@ -1,4 +1,8 @@
-"""Scores of saved predictions, by scikit-learn; METRICS is the table of them."""
+"""Scores of saved predictions; METRICS is the table of them.
+
+Every score is a function of sums over the images: counts of (true, predicted), of log-likelihoods, of gaps between
+confidence and correctness. So its value on any resample of the images is that function of one matrix product.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from ferbench.evaluation.predictions import Predictions
 from ferbench.registry import Registry
 
-Codes = npt.NDArray[np.integer]
+Array = npt.NDArray[np.float64]
+
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -27,45 +33,146 @@ class Metric:
     """What it measures, in a line."""
     higher_is_better: bool
     """Direction for sorting."""
-    compute: Callable[[Codes, Codes, int], float]
-    """(true codes [N], predicted codes [N], K) -> score."""
+    terms: Callable[[Predictions], Array]
+    """Predictions on N images -> [N, m], what is summed over the images."""
+    of_sums: Callable[[Array], Array]
+    """Those sums over some images [..., m], the first of them the number of images -> scores [...]."""
 
 
-def _accuracy(true: Codes, predicted: Codes, k: int) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(true, predicted))
-
-
-def _balanced_accuracy(true: Codes, predicted: Codes, k: int) -> float:
-    from sklearn.metrics import recall_score
-
-    # over the classes that occur, as balanced_accuracy_score does, without its warning for the others
-    present = np.unique(true)
-    return float(recall_score(true, predicted, labels=present, average="macro", zero_division=0))
+def confusion_terms(predictions: Predictions) -> Array:
+    """[N, 1 + K²]: 1, and which cell of the confusion matrix (true, predicted) the image is in."""
+    n, k = len(predictions), len(predictions.classes)
+    terms = np.zeros((n, 1 + k * k))
+    terms[:, 0] = 1
+    terms[np.arange(n), 1 + predictions.labels.astype(np.intp) * k + predictions.predicted] = 1
+    return terms
 
 
-def _macro_f1(true: Codes, predicted: Codes, k: int) -> float:
-    from sklearn.metrics import f1_score
+def confusions(sums: Array) -> Array:
+    """Confusion matrices [..., K, K], true class by row, of sums of `confusion_terms`."""
+    k = round((sums.shape[-1] - 1) ** 0.5)
+    return sums[..., 1:].reshape(*sums.shape[:-1], k, k)
 
-    return float(f1_score(true, predicted, labels=range(k), average="macro", zero_division=0))
+
+def recalls(counts: Array) -> Array:
+    """[..., K] of confusion matrices [..., K, K]; 0 for a class without images."""
+    return _ratio(_right(counts), counts.sum(-1))
 
 
-def _weighted_f1(true: Codes, predicted: Codes, k: int) -> float:
-    from sklearn.metrics import f1_score
+def f1s(counts: Array) -> Array:
+    """[..., K] F1 of each class of confusion matrices [..., K, K]; 0 for one neither present nor predicted."""
+    return _ratio(2 * _right(counts), counts.sum(-1) + counts.sum(-2))
 
-    return float(f1_score(true, predicted, labels=range(k), average="weighted", zero_division=0))
 
+def _right(counts: Array) -> Array:
+    return np.diagonal(counts, axis1=-2, axis2=-1)
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+
+
+def _accuracy(sums: Array) -> Array:
+    return _right(confusions(sums)).sum(-1) / sums[..., 0]
+
+
+def _balanced(sums: Array) -> Array:
+    # over the classes that occur: the others have no recall
+    counts = confusions(sums)
+    return recalls(counts).sum(-1) / (counts.sum(-1) > 0).sum(-1)
+
+
+def _macro_f1(sums: Array) -> Array:
+    return f1s(confusions(sums)).mean(-1)
+
+
+def _weighted_f1(sums: Array) -> Array:
+    counts = confusions(sums)
+    return (f1s(counts) * counts.sum(-1)).sum(-1) / sums[..., 0]
+
+
+def _with_count(values: Array) -> Array:
+    return np.column_stack([np.ones(len(values)), values])
+
+
+def _nll_terms(predictions: Predictions) -> Array:
+    return _with_count(-predictions.log_probabilities[np.arange(len(predictions)), predictions.labels])
+
+
+def _brier_terms(predictions: Predictions) -> Array:
+    truth = np.eye(len(predictions.classes))[predictions.labels]
+    return _with_count(((predictions.probabilities - truth) ** 2).sum(1))
+
+
+def _mean(sums: Array) -> Array:
+    return sums[..., 1] / sums[..., 0]
+
+
+def calibration_bins(predictions: Predictions) -> npt.NDArray[np.intp]:
+    """[N] which of CALIBRATION_BINS equally filled bins, by confidence, each image is in (arXiv 1904.01685)."""
+    n = len(predictions)
+    bins = np.empty(n, np.intp)
+    # equal confidences in the order of the ids, so that the order of the rows does not matter
+    bins[np.lexsort((predictions.ids, predictions.confidence))] = np.arange(n) * CALIBRATION_BINS // n
+    return bins
+
+
+def _ece_terms(predictions: Predictions) -> Array:
+    n = len(predictions)
+    gaps = np.zeros((n, 1 + CALIBRATION_BINS))
+    gaps[:, 0] = 1
+    right = predictions.predicted == predictions.labels
+    gaps[np.arange(n), 1 + calibration_bins(predictions)] = predictions.confidence - right
+    return gaps
+
+
+def _ece(sums: Array) -> Array:
+    return np.abs(sums[..., 1:]).sum(-1) / sums[..., 0]
+
+
+_BINS = f"expected calibration error, {CALIBRATION_BINS} equally filled bins"
 
 METRICS: Registry[Metric] = Registry(
     "metric",
     [
-        Metric("accuracy", "accuracy", "share of images classified correctly", True, _accuracy),
-        Metric("balanced_accuracy", "balanced accuracy", "mean recall over classes", True, _balanced_accuracy),
-        Metric("macro_f1", "macro-F1", "mean F1 over classes, each class alike", True, _macro_f1),
-        Metric("weighted_f1", "weighted F1", "mean F1 over classes, weighted by support", True, _weighted_f1),
+        Metric(*row)
+        for row in (
+            ("accuracy", "accuracy", "share of images classified correctly", True, confusion_terms, _accuracy),
+            ("balanced_accuracy", "balanced accuracy", "mean recall over classes", True, confusion_terms, _balanced),
+            ("macro_f1", "macro-F1", "mean F1 over classes, each class alike", True, confusion_terms, _macro_f1),
+            ("weighted_f1", "weighted F1", "mean F1 over classes, by support", True, confusion_terms, _weighted_f1),
+            ("nll", "NLL", "mean negative log-likelihood of the true class, nats", False, _nll_terms, _mean),
+            ("brier", "Brier score", "mean squared distance from the truth, 0 to 2", False, _brier_terms, _mean),
+            ("ece", "ECE", _BINS, False, _ece_terms, _ece),
+        )
     ],
 )
+
+Terms = dict[Callable[[Predictions], Array], Array]
+
+
+def terms(predictions: Predictions) -> Terms:
+    """What all metrics sum over the images, each kind once."""
+    return {of: of(predictions) for of in dict.fromkeys(m.terms for m in METRICS)}
+
+
+def scores_of(terms: Terms, weights: Array | None = None) -> dict[str, Array]:
+    """Every metric by name.
+
+    Args:
+        terms: of N images.
+        weights: [B, N] how often each image counts in each of B resamples; None counts each once.
+
+    Returns:
+        Scores [B], or [] without weights.
+    """
+    sums = {of: own.sum(0) if weights is None else weights @ own for of, own in terms.items()}
+    return {m.name: m.of_sums(sums[m.terms]) for m in METRICS}
+
+
+def compute(predictions: Predictions) -> dict[str, float]:
+    """Every metric by name."""
+    return {name: float(value) for name, value in scores_of(terms(predictions)).items()}
 
 
 class ClassScores(BaseModel):
@@ -88,7 +195,7 @@ class Scores(BaseModel):
     n: int
     """Images."""
     values: dict[str, float]
-    """METRICS by name, on the 0-1 scale."""
+    """METRICS by name."""
     per_class: dict[str, ClassScores]
     """By class name, in the order of the codes."""
     confusion: list[list[int]]
@@ -107,7 +214,17 @@ def score(predictions: Predictions) -> Scores:
     }
     return Scores(
         n=len(predictions),
-        values={m.name: m.compute(true, predicted, k) for m in METRICS},
+        values=compute(predictions),
         per_class=per_class,
         confusion=confusion_matrix(true, predicted, labels=range(k)).tolist(),
     )
+
+
+def clean_scores(test: Predictions, is_clean: npt.NDArray[np.bool_]) -> dict[str, Scores]:
+    """{"clean": all scores on the test images without a twin in train or val}, or {} where that is all or none.
+
+    Args:
+        test: predictions on N images.
+        is_clean: [N], as `data.protocol.clean_test`.
+    """
+    return {"clean": score(test.take(is_clean))} if is_clean.any() and not is_clean.all() else {}

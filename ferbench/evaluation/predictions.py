@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,20 @@ class Predictions:
     def predicted(self) -> npt.NDArray[np.int64]:
         """[N] most probable class codes."""
         return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """[N] probabilities of those."""
+        return self.probabilities.max(1)
+
+    @property
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """[N, K], finite: a probability of 0 is one too small for float32."""
+        return np.log(np.maximum(self.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
+
+    def take(self, chosen: npt.NDArray) -> Predictions:
+        """The predictions on some of the images, by index or mask."""
+        return replace(self, ids=self.ids[chosen], labels=self.labels[chosen], probabilities=self.probabilities[chosen])
 
     def to_bytes(self) -> bytes:
         """The .npz file's content."""

@@ -110,7 +110,7 @@ class RunRecord(_Stored):
     """The epoch that val chose; predictions are its."""
     history: list[EpochRow]
     scores: dict[str, Scores]
-    """By split, "val" and "test"; empty when failed."""
+    """By split, "val" and "test", and "clean" for the test images without a twin; empty when failed."""
     cost: Cost | None
     environment: Environment
     arithmetic: ArithmeticUsed | None = None

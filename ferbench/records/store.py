@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
 from ferbench.inputs import validated
-from ferbench.recipe import RunSpec
+from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.bench import BenchRecord
+from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
 
-StoredT = TypeVar("StoredT", RunRecord, BenchRecord)
+StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts)
 
 PREDICTED_SPLITS = ("val", "test")
 
@@ -28,7 +29,8 @@ class Store:
     """A results folder.
 
     `runs/<data>/<budget>/<run id>/` holds record.json, val.npz and test.npz, and beside them what git ignores:
-    checkpoint.pt while a run is under way, weights.safetensors after it, worker.log.
+    checkpoint.pt while a run is under way, weights.safetensors after it, worker.log. `data/` holds what is
+    known of the data sets, `bench/` speed benchmarks.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -81,6 +83,22 @@ class Store:
         path = self.root / "bench" / f"{record.id}.json"
         self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
         return path
+
+    def facts(self, data: DataKey) -> DataFacts | None:
+        """What is stored of a data set; None: nothing.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = self._facts_path(data)
+        return _read(DataFacts, path) if path.is_file() else None
+
+    def write_facts(self, facts: DataFacts) -> None:
+        """Store what is known of a data set."""
+        self.write(self._facts_path(facts.data), (facts.model_dump_json() + "\n").encode())
+
+    def _facts_path(self, data: DataKey) -> Path:
+        return self.root / "data" / f"{data.name}-{data.protocol}-{data.fingerprint[:8]}.json"
 
     def predictions(self, spec: RunSpec, split: str) -> Predictions:
         """The stored predictions of a run."""

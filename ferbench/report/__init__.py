@@ -10,6 +10,7 @@ from pathlib import Path
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.report import speed
+from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import draw, figures
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
@@ -37,7 +38,7 @@ def write(store: Store) -> list[Path]:
     Figures of entries that are gone stay where they are; README.md does not link them.
     """
     records = store.records()
-    board = build(records)
+    board = weigh_all(build(records), store)
     files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
     for name, content in files.items():
         store.write(store.root / name, content)
@@ -48,7 +49,7 @@ def write(store: Store) -> list[Path]:
 def check(store: Store) -> list[str]:
     """Names of the files that are not what the records give: texts that differ, and figures that are missing."""
     records = store.records()
-    board = build(records)
+    board = weigh_all(build(records), store)
     stale = [name for name, content in _texts(board, store, records).items() if _stored(store.root / name) != content]
     # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
     names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]

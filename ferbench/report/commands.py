@@ -56,6 +56,7 @@ def _line(
 ) -> str:
     words = ["ferbench", "run", "--models", ",".join(models), "--imbalance", ",".join(strategies)]
     words += ["--seeds", ",".join(map(str, seeds)), "--budget", spec.budget.name]
+    words += [] if spec.data.protocol == "official" else ["--protocol", spec.data.protocol]
     if not isinstance(changes, str):
         words += [word for field, value in changes for word in ("--set", f"{field}={value}")]
     line = f"{shlex.join(words)} --data {_data_words(spec.data.name)}"

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ferbench.evaluation.metrics import METRICS
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ferbench.report.leaderboard import Entry, Leaderboard, Track
+    from ferbench.report.evidence import Evidence
+    from ferbench.report.leaderboard import Entry, Leaderboard, Spread, Track
 
 DECIMALS = 6
-_WHOLE = ("rank", "n_seeds", "epochs", "n_test", "parameters", "macs")
+_OF_PROBABILITIES = ("nll", "brier", "ece")
+_WHOLE = ("rank", "rank_low", "rank_high", "n_seeds", "epochs", "n_test", "n_clean", "parameters", "macs")
 
 
 def frame(board: Leaderboard) -> pd.DataFrame:
     """One row per entry; a column whose name ends in `_sd` is empty for a single seed.
 
+    `_low` and `_high` are limits of 95 % intervals of test scores and ranks; entries of a track that share a letter of
+    `group` cannot be told apart; `clean_` scores are on the `n_clean` test images without a twin in train or val.
+    Protocol oracle chose on test: its scores are too good.
     Scores are on the 0-1 scale, speeds in images/s, `macs` for one image. `seeds`, `best_epochs` and `runs` hold
     several values with spaces between them. Rows of different tracks (`track`) must not be compared.
     """
@@ -60,8 +67,10 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
         "init": entry.init,
         "n_seeds": len(entry.seeds),
         "seeds": _words(entry.seeds),
-        **_scores("test", entry),
-        **_scores("val", entry),
+        **_scores("test", entry.test),
+        **_evidence(entry.evidence),
+        **(_scores("clean", entry.clean) or {f"clean_{m}{end}": None for m in entry.test for end in ("", "_sd")}),
+        **_scores("val", entry.val),
         "parameters": entry.parameters,
         "macs": entry.macs,
         "train_seconds": entry.train_seconds,
@@ -71,6 +80,7 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
         "device_type": entry.device_type,
         "best_epochs": _words(entry.best_epochs),
         "n_test": track.n_test,
+        "n_clean": entry.n_clean,
         "data_fingerprint": track.data.fingerprint,
         "recipe": entry.recipe,
         "runs": _words(entry.runs),
@@ -82,8 +92,24 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _scores(split: str, entry: Entry) -> dict[str, float | None]:
-    spreads = entry.test if split == "test" else entry.val
+def _evidence(evidence: Evidence | None) -> dict[str, Any]:
+    if evidence is None:
+        ends = [f"test_{m}_{end}" for m in METRICS.names for end in ("low", "high")]
+        return dict.fromkeys(
+            [*ends, "rank_low", "rank_high", "group", "temperature", *map("calibrated_{}".format, _OF_PROBABILITIES)]
+        )
+    limits = {
+        f"test_{metric}_{end}": limit
+        for metric, interval in evidence.intervals.items()
+        for end, limit in interval._asdict().items()
+    }
+    ranks = dict(zip(("rank_low", "rank_high"), evidence.ranks, strict=True))
+    calibration = evidence.calibration
+    calibrated = {f"calibrated_{m}": calibration.after[m] for m in _OF_PROBABILITIES}
+    return {**limits, **ranks, "group": evidence.group, "temperature": calibration.temperature, **calibrated}
+
+
+def _scores(split: str, spreads: dict[str, Spread]) -> dict[str, float | None]:
     pairs = [(f"{split}_{m}", s) for m, s in spreads.items()]
     return {name: value for n, s in pairs for name, value in ((n, s.mean), (f"{n}_sd", s.sd))}
 

@@ -7,13 +7,14 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferbench.data.protocol import PROTOCOLS
 from ferbench.errors import InputError
 from ferbench.models import MODELS
-from ferbench.recipe import Budget, DataKey
+from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Cost, RunRecord
 from ferbench.records.store import Store
 from ferbench.report.variants import by_recipe, differing_fields, digest, variant_label
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ferbench.evaluation.metrics import Scores
+    from ferbench.report.evidence import Evidence
 
 
 DATA_TITLES = {"fer2013": "FER2013", "synthetic": "Synthetic faces"}
@@ -34,6 +36,8 @@ class Spread:
     mean: float
     sd: float | None
     """Sample standard deviation (n - 1); None for a single seed."""
+    values: tuple[float, ...] = ()
+    """By seed."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,17 @@ class Entry:
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     """Run ids, in the order of the seeds."""
+    specs: tuple[RunSpec, ...] = field(repr=False)
     epochs: int
     best_epochs: tuple[int | None, ...]
     """The epoch that val chose, by seed."""
     test: dict[str, Spread]
     """Metric -> test score."""
     val: dict[str, Spread]
+    clean: dict[str, Spread]
+    """As `test`, on the test images without a twin in train or val; empty where a seed's record lacks it."""
+    n_clean: int
+    """How many those are; 0 where that is not known."""
     per_class: dict[str, ClassMeans]
     parameters: int | None
     macs: int | None
@@ -85,6 +94,8 @@ class Entry:
     device: str
     """Name of the GPU or CPU; several are joined by "; "."""
     device_type: str
+    evidence: Evidence | None = None
+    """See `report.evidence.weigh`; None: not asked for, or the predictions are not there."""
 
     @property
     def name(self) -> str:
@@ -117,7 +128,7 @@ class Track:
     slug: str
     """Name for files, unique on the board."""
     is_alone: bool
-    """Whether no other track has this data name and budget name."""
+    """Whether no other track has this data name, protocol and budget name."""
     support: dict[str, dict[str, int]]
     """Split -> class -> images; empty while no run has ended well."""
     entries: tuple[Entry, ...]
@@ -127,7 +138,8 @@ class Track:
     @property
     def title(self) -> str:
         """A heading such as "FER2013, budget full"."""
-        text = f"{DATA_TITLES.get(self.data.name, self.data.name)}, budget {self.budget.name}"
+        protocol = "" if self.data.protocol == "official" else f", protocol {self.data.protocol}"
+        text = f"{DATA_TITLES.get(self.data.name, self.data.name)}{protocol}, budget {self.budget.name}"
         return text if self.is_alone else f"{text} ({self.slug.rpartition('-')[2]})"
 
     @property
@@ -163,10 +175,15 @@ def build(records: Sequence[RunRecord]) -> Leaderboard:
     for record in sorted(records, key=lambda r: (r.spec.seed, r.id)):
         groups[track_key(record)].append(record)
     keys = sorted(groups, key=_track_order)
-    names = [_slug(f"{data.name}-{budget.name}") for data, budget in keys]
+    names = [_slug("-".join(_words(data, budget))) for data, budget in keys]
     return Leaderboard(
         tuple(_track(*key, name, names.count(name) == 1, groups[key]) for key, name in zip(keys, names, strict=True))
     )
+
+
+def _words(data: DataKey, budget: Budget) -> list[str]:
+    protocol = [] if data.protocol == "official" else [data.protocol]
+    return [data.name, *protocol, budget.name]
 
 
 def track_key(record: RunRecord) -> tuple[DataKey, Budget]:
@@ -182,7 +199,8 @@ def _track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
     place = {"fer2013": 0, "synthetic": 2}.get(data.name, 1)
     known = _BUDGET_ORDER.index(budget.name) if budget.name in _BUDGET_ORDER else len(_BUDGET_ORDER)
     sizes = (-budget.fraction, -budget.epochs, budget.batch_size)
-    return (place, data.name, known, budget.name, data.protocol, *sizes, data.fingerprint)
+    protocol = PROTOCOLS.names.index(data.protocol)
+    return (place, data.name, protocol, known, budget.name, *sizes, data.fingerprint)
 
 
 def _track(data: DataKey, budget: Budget, name: str, is_alone: bool, records: list[RunRecord]) -> Track:
@@ -219,6 +237,7 @@ def _entry(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> Entry:
     costs = [r.cost for r in runs if r.cost is not None]
     timed = costs if len(machines) == 1 else []
     tests = [r.scores["test"] for r in runs]
+    cleans = [r.scores["clean"] for r in runs if "clean" in r.scores]
     return Entry(
         rank=0,
         model=recipe.model.name,
@@ -231,10 +250,13 @@ def _entry(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> Entry:
         slug=_slug(f"{recipe.model.name}-{recipe.imbalance.strategy}") + (f"-{key}" if differs else ""),
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
+        specs=tuple(r.spec for r in runs),
         epochs=runs[0].spec.epochs,
         best_epochs=tuple(r.best_epoch for r in runs),
         test=_spreads(tests),
         val=_spreads([r.scores["val"] for r in runs]),
+        clean=_spreads(cleans) if len(cleans) == len(runs) else {},
+        n_clean=cleans[0].n if len(cleans) == len(runs) else 0,
         per_class={name: _class_means(name, tests) for name in tests[0].per_class},
         parameters=costs[0].parameters if costs else None,
         macs=costs[0].macs if costs else None,
@@ -267,7 +289,7 @@ def _spread(values: list[float]) -> Spread:
     mean = statistics.fmean(values)
     # statistics.stdev adds fractions, exactly and fifty times slower
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None
-    return Spread(mean, sd)
+    return Spread(mean, sd, tuple(values))
 
 
 def _class_means(name: str, scores: list[Scores]) -> ClassMeans:
@@ -290,6 +312,8 @@ def _slug(text: str) -> str:
 
 def leaderboard(results: str | Path = "results") -> pd.DataFrame:
     """One row for each entry of a results folder; see `report.frame.frame`."""
+    from ferbench.report.evidence import weigh_all
     from ferbench.report.frame import frame
 
-    return frame(build(Store(results).records()))
+    store = Store(results)
+    return frame(weigh_all(build(store.records()), store))

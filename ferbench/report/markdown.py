@@ -6,15 +6,20 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from ferbench.data.protocol import PROTOCOLS
+from ferbench.evaluation.metrics import METRICS
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
+from ferbench.report import claims
+from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
 from ferbench.report.commands import run_commands
+from ferbench.report.evidence import WEIGHED, Evidence
 from ferbench.report.figures import Figure, figures
-from ferbench.report.leaderboard import Entry, Leaderboard, Spread, Track, track_key
+from ferbench.report.leaderboard import Entry, Leaderboard, Track, track_key
+from ferbench.report.oracle import inflations
 from ferbench.report.table import escape, table
 
-MISSING = "–"
-ROWS = 100
+ROWS = WEIGHED
 """With more entries or failed runs than this, a track's tables hold the first ones."""
 
 _HEAD = """\
@@ -26,13 +31,6 @@ computes every score again from the saved predictions, without a GPU. The same n
 
 Results are comparable within a section and not across sections: each has its own images, protocol and budget.
 """
-
-_PROTOCOLS = {
-    (True, "official"): (
-        "trained on Training; the epoch is chosen on PublicTest (val); PrivateTest (test) is looked at once per run."
-    ),
-    (False, "official"): "trained on train; the epoch is chosen on val; test is looked at once per run.",
-}
 
 _SYNTHETIC = (
     "**These are drawn faces, not photographs: the numbers show that every part of the suite works, and say nothing "
@@ -52,22 +50,27 @@ def render(board: Leaderboard, records: Sequence[RunRecord]) -> str:
     for record in sorted(records, key=lambda r: r.id):
         groups[track_key(record)].append(record)
     for track in board.tracks:
-        sections += _section(track, groups[track.data, track.budget])
+        sections += _section(track, board, groups[track.data, track.budget])
+    if any(track.data.name == "fer2013" for track in board.tracks):
+        sections += claims.section(board)
     if not board.tracks:
         sections.append("There are no runs yet.\n")
     return "\n".join(sections)
 
 
-def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
+def _section(whole: Track, board: Leaderboard, records: list[RunRecord]) -> Iterator[str]:
     track = whole.best(ROWS)
     yield f"## {escape(track.title)}\n"
     yield f"{_about(track)}\n"
-    if track.entries:
+    if track.entries and track.data.protocol == "oracle":
+        yield from (f"{line}\n" for line in _oracle(track, board))
+    elif track.entries:
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
         yield from (f"{line}\n" for line in _remarks(track))
         yield from _images(whole, confusion=False)
         yield f"### F1 by class\n\n{_class_table(track)}\n"
+        yield from _calibration(track)
         yield from _images(whole, confusion=True)
     if track.failures:
         yield "### Failed runs\n"
@@ -85,9 +88,12 @@ def _more(rows: Sequence[object], what: str, where: str) -> Iterator[str]:
 
 
 def _about(track: Track) -> str:
-    protocol = _PROTOCOLS[track.data.name == "fer2013", track.data.protocol]
+    protocol = PROTOCOLS[track.data.protocol].title
+    if track.data.name != "fer2013":
+        for split, own in (("Training", "train"), ("PublicTest", "val"), ("PrivateTest", "test")):
+            protocol = protocol.replace(f"{split} ({own})", own).replace(split, own)
     counts = f"{track.n_test:,} test images. " if track.entries else ""
-    said = f"Protocol {track.data.protocol}: {protocol}\n{counts}{_budget(track)} "
+    said = f"Protocol {track.data.protocol}: {protocol}.\n{counts}{_budget(track)} "
     said += f"Data fingerprint `{track.data.fingerprint}`."
     return f"{_SYNTHETIC}\n\n{said}" if track.data.name == "synthetic" else said
 
@@ -105,32 +111,43 @@ def _budget(track: Track) -> str:
     return f"Budget {escape(budget.name)}: {share}, {epochs}{batches}{caveat}."
 
 
+def _of(entry: Entry, value: Callable[[Evidence], str]) -> str:
+    return MISSING if entry.evidence is None else value(entry.evidence)
+
+
 COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [
     ("rank", lambda e: str(e.rank)),
+    ("95 % of ranks", lambda e: _of(e, lambda v: _range(*v.ranks))),
+    ("group", lambda e: _of(e, lambda v: v.group)),
     ("model", lambda e: e.name),
     ("imbalance strategy", lambda e: e.strategy),
     ("seeds", lambda e: str(len(e.seeds))),
-    ("accuracy, %", lambda e: _percent(e.test.get("accuracy"))),
-    ("macro-F1", lambda e: _unit(e.test.get("macro_f1"))),
-    ("balanced accuracy, %", lambda e: _percent(e.test.get("balanced_accuracy"))),
-    ("val accuracy, %", lambda e: _percent(e.val.get("accuracy"))),
+    ("accuracy, %", lambda e: percent(e.test.get("accuracy"))),
+    ("95 % of accuracy", lambda e: _of(e, lambda v: limits(v.intervals["accuracy"], 100, 1))),
+    ("accuracy on clean test, %", lambda e: percent(e.clean.get("accuracy"))),
+    ("macro-F1", lambda e: unit(e.test.get("macro_f1"))),
+    ("95 % of macro-F1", lambda e: _of(e, lambda v: limits(v.intervals["macro_f1"]))),
+    ("balanced accuracy, %", lambda e: percent(e.test.get("balanced_accuracy"))),
+    ("val accuracy, %", lambda e: percent(e.val.get("accuracy"))),
     ("epochs", lambda e: str(e.epochs)),
-    ("parameters, M", lambda e: _millions(e.parameters)),
-    ("MACs, M", lambda e: _millions(e.macs)),
-    ("training", lambda e: _duration(e.train_seconds)),
+    ("parameters, M", lambda e: millions(e.parameters)),
+    ("MACs, M", lambda e: millions(e.macs)),
+    ("training", lambda e: duration(e.train_seconds)),
 ]
-WORDS = ("model", "imbalance strategy", "init", "device")
+WORDS = ("group", "model", "imbalance strategy", "init", "device")
 
 
 def _ranking(track: Track) -> str:
     columns = [
         *COLUMNS,
-        *((f"images/s at {s}", lambda e, s=s: _rate(e.inference.get(s))) for s in track.batch_sizes),
+        *((f"images/s at {s}", lambda e, s=s: rate(e.inference.get(s))) for s in track.batch_sizes),
         ("init", lambda e: e.init),
         ("device", lambda e: e.device),
     ]
-    headers = [title for title, _ in columns]
-    return table(headers, [[cell(e) for _, cell in columns] for e in track.entries], WORDS)
+    # a column that says nothing of any entry is left out
+    filled = [(title, cells) for title, cell in columns if set(cells := [cell(e) for e in track.entries]) != {MISSING}]
+    rows = zip(*(cells for _, cells in filled), strict=True)
+    return table([title for title, _ in filled], [list(row) for row in rows], WORDS)
 
 
 def _remarks(track: Track) -> Iterator[str]:
@@ -139,7 +156,21 @@ def _remarks(track: Track) -> Iterator[str]:
             "± is the standard deviation over seeds (n − 1); how far another sample of test images would move a score "
             "is not in it."
         )
-    single = [e.test["accuracy"].mean for e in track.entries if len(e.seeds) == 1]
+    if any(e.evidence for e in track.entries):
+        yield (
+            "95 %: percentile intervals of 10,000 bootstrap resamples of the test images, drawn within their class and "
+            "the same for every entry, and of the seeds where there are several; one seed says nothing of others, so "
+            "its interval is of the images alone. Entries that share a letter of **group** cannot be told apart by "
+            "accuracy (McNemar's mid-p between single seeds, else the paired bootstrap; Holm's correction over all "
+            "pairs at 5 %), whatever their ranks; `ferbench compare A B` says more of two."
+        )
+    sizes = sorted({e.n_clean for e in track.entries if e.n_clean})
+    if sizes:
+        yield (
+            f"Clean test: the {' or '.join(f'{n:,}' for n in sizes)} test images without a pixel-identical twin in "
+            "train or val, which a model can have memorised."
+        )
+    single = [e.test["accuracy"].mean for e in track.entries if len(e.seeds) == 1 and not e.evidence]
     if single and track.n_test:
         half = max(half_width(p, track.n_test) for p in single)
         yield (
@@ -176,6 +207,43 @@ def _class_table(track: Track) -> str:
     rows = [[e.label, *(f"{e.per_class[c].f1:.3f}" for c in classes)] for e in track.entries]
     rows.append(["test images", *(f"{track.support['test'][c]:,}" for c in classes)])
     return table(["model", *classes], rows, ["model"])
+
+
+def _calibration(track: Track) -> Iterator[str]:
+    entries = [(e, e.evidence.calibration) for e in track.entries if e.evidence]
+    if not entries:
+        return
+    yield "### Calibration\n"
+    yield (
+        "Of the test probabilities, before and after dividing the logits by one temperature fitted on val (T, mean "
+        "over seeds). NLL in nats; ECE: 15 bins with equally many images. Lower is better.\n"
+    )
+    shown = ("nll", "brier", "ece")
+    headers = ["model", *(METRICS[m].title for m in shown), "T", *(f"{METRICS[m].title} after" for m in shown)]
+    rows = [
+        [e.label, *(unit(e.test.get(m)) for m in shown), f"{c.temperature:.2f}", *(f"{c.after[m]:.3f}" for m in shown)]
+        for e, c in entries
+    ]
+    yield f"{table(headers, rows, ['model'])}\n"
+
+
+def _oracle(track: Track, board: Leaderboard) -> Iterator[str]:
+    yield (
+        "**Not results:** the epoch was chosen by looking at the test images, as usef-kh/fer and LetheSec's ResNet18 "
+        "did. The table says by how many points that inflates the accuracy of the same recipes and seeds."
+    )
+    rows = [
+        [
+            i.oracle.label,
+            str(len(i.seeds)),
+            f"{100 * i.oracle_accuracy:.2f}",
+            MISSING if i.honest_accuracy is None else f"{100 * i.honest_accuracy:.2f}",
+            MISSING if i.points is None else f"{i.points:+.2f}",
+        ]
+        for i in inflations(track, board)
+    ]
+    headers = ["model", "seeds with both", "chosen on test, %", "chosen on val, %", "inflation, points"]
+    yield table(headers, rows, ["model"])
 
 
 def _failure_table(track: Track) -> str:
@@ -224,37 +292,9 @@ def _environment(record: RunRecord) -> str:
     )
 
 
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
 def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
-
-
-def _percent(score: Spread | None) -> str:
-    return _spread(score, 100, 2)
-
-
-def _unit(score: Spread | None) -> str:
-    return _spread(score, 1, 3)
-
-
-def _spread(score: Spread | None, scale: float, digits: int) -> str:
-    if score is None:
-        return MISSING
-    mean = f"{scale * score.mean:.{digits}f}"
-    return mean if score.sd is None else f"{mean} ± {scale * score.sd:.{digits}f}"
-
-
-def _millions(count: int | None) -> str:
-    return MISSING if count is None else f"{count / 1e6:.2f}"
-
-
-def _rate(rate: float | None) -> str:
-    return MISSING if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{seconds / 60:.1f} min"

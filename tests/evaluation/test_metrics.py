@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ferbench.evaluation.metrics import METRICS, Scores, score
+from ferbench.evaluation.metrics import METRICS, Scores, clean_scores, compute, score
 from ferbench.evaluation.predictions import Predictions
 
 
@@ -41,6 +41,11 @@ def test_scores_by_hand():
             "balanced_accuracy": (2 / 3 + 1) / 3,
             "macro_f1": (2 / 3 + 4 / 5) / 3,
             "weighted_f1": (3 * 2 / 3 + 2 * 4 / 5) / 6,
+            # confidence .9 throughout: right 4 times, else .9 on a wrong class and .05 on the true one
+            "nll": -(4 * np.log(0.9) + 2 * np.log(0.05)) / 6,
+            "brier": (4 * (0.1**2 + 2 * 0.05**2) + 2 * (0.9**2 + 0.95**2 + 0.05**2)) / 6,
+            # each image has a bin of its own: gaps .1 and .9
+            "ece": (4 * 0.1 + 2 * 0.9) / 6,
         }
     )
 
@@ -90,23 +95,34 @@ def test_agrees_with_scikit_learn_and_with_the_confusion_matrix(seed):
     assert per_class(scores, "precision") == pytest.approx(right / columns)
 
 
-@pytest.mark.parametrize("name", METRICS.names)
-def test_every_metric_is_a_share_that_does_not_depend_on_the_order(name):
-    compute = METRICS[name].compute
+def test_every_metric_knows_its_direction_and_not_the_order_of_the_images():
     true, predicted = random_codes(5)
-    value = compute(true, predicted, 7)
-    order = np.random.default_rng(0).permutation(len(true))
-    assert 0 < value < 1
-    assert compute(true[order], predicted[order], 7) == pytest.approx(value)
-    assert compute(true, true, 7) == 1
-    assert compute(true, (true + 1) % 7, 7) == 0
-    # one image more that is right: no metric falls
     better = predicted.copy()
     better[np.flatnonzero(true != predicted)[0]] = true[np.flatnonzero(true != predicted)[0]]
-    assert compute(true, better, 7) > value
+    as_is, improved, right, wrong = (
+        compute(predictions(true.tolist(), codes.tolist(), 7)) for codes in (predicted, better, true, (true + 1) % 7)
+    )
+    order = np.random.default_rng(0).permutation(len(true))
+    shuffled = compute(predictions(true.tolist(), predicted.tolist(), 7).take(order))
+    for metric in METRICS:
+        values = [scores[metric.name] for scores in (wrong, as_is, improved, right)]
+        assert values == sorted(values, reverse=not metric.higher_is_better), metric.name
+        assert len(set(values)) == 4, metric.name
+        assert shuffled[metric.name] == pytest.approx(as_is[metric.name], rel=1e-9), metric.name
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"):
+        assert (wrong[name], right[name]) == (0, 1)
 
 
 def test_scores_have_every_metric_and_survive_json():
     scores = score(predictions([0, 1, 2], [0, 1, 1]))
     assert list(scores.values) == METRICS.names
     assert Scores.model_validate_json(scores.model_dump_json()) == scores
+
+
+def test_clean_scores_are_of_the_images_without_a_twin():
+    test = predictions([0, 1, 2, 2], [0, 1, 1, 2])
+    scores = clean_scores(test, np.array([True, False, True, True]))
+    assert scores["clean"].n == 3
+    assert scores["clean"].values["accuracy"] == pytest.approx(2 / 3)
+    # nothing to tell apart, or nothing left
+    assert clean_scores(test, np.ones(4, bool)) == clean_scores(test, np.zeros(4, bool)) == {}

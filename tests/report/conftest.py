@@ -87,9 +87,10 @@ def make_run() -> Callable[..., Run]:
         data: str = "fer2013",
         fingerprint: str = "f00d",
         device: str = "Test GPU",
+        protocol: str = "official",
     ) -> Run:
         recipe = load_recipe(model, strategy=strategy, init=init, overrides=overrides)
-        key = DataKey(name=data, fingerprint=fingerprint, protocol="official")
+        key = DataKey.model_validate({"name": data, "fingerprint": fingerprint, "protocol": protocol})
         spec = RunSpec(recipe=recipe, seed=seed, budget=load_budget(budget), data=key)
         test, val = PREDICTED[model, seed]
         splits = [predictions("val", val), predictions("test", test)]

@@ -1,0 +1,221 @@
+"""How sure a score is: intervals from resampled test images and seeds, and tests of two entries on the same images.
+
+An entry is one way of training, its predictions one for each seed. Two things could have come out otherwise: which
+images are in the test split, and the seed. The bootstrap (Efron & Tibshirani 1993) draws both again; images are drawn
+within their class, the same for every entry, so that differences between entries are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ferbench.evaluation.metrics import Array, compute, scores_of, terms
+from ferbench.evaluation.predictions import Predictions
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_CHUNK = 500
+"""Resamples at a time: their weights for 3,589 images take 14 MB."""
+
+
+class Interval(NamedTuple):
+    """Limits of a score."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """One entry's scores on every resample; draw `b` of any two entries has the same images."""
+
+    predictions: Sequence[Predictions]
+    """By seed."""
+    means: dict[str, float]
+    """Metric -> mean over seeds of the score on the images as they are."""
+    by_seed: dict[str, Array]
+    """Metric -> [S, B]: each seed's score on the drawn images."""
+    seeds: Array
+    """[S, B] what each seed counts in the mean; columns sum to 1."""
+
+    def scores(self, metric: str) -> Array:
+        """[B] means over the drawn seeds of scores on the drawn images."""
+        return (self.seeds * self.by_seed[metric]).sum(0)
+
+    def interval(self, metric: str) -> Interval:
+        """The percentile interval of a score."""
+        return percentile_interval(self.scores(metric))
+
+
+def resample(entries: Sequence[Sequence[Predictions]], resamples: int = RESAMPLES, seed: int = 0) -> list[Draws]:
+    """The scores of each entry on the same resamples of the images.
+
+    Args:
+        entries: for each entry its predictions by seed; all on the same images in the same order.
+        resamples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the predictions are of different images.
+    """
+    everything = [p for seeds in entries for p in seeds]
+    labels, ids = everything[0].labels, everything[0].ids
+    if not all(np.array_equal(p.ids, ids) and np.array_equal(p.labels, labels) for p in everything):
+        raise ValueError("predictions on different images cannot be compared")
+    random = np.random.Generator(np.random.PCG64(seed))
+    summed = [terms(p) for p in everything]
+    chunks: list[list[dict[str, Array]]] = [[] for _ in everything]
+    for start in range(0, resamples, _CHUNK):
+        weights = stratified_weights(labels, min(_CHUNK, resamples - start), random)
+        for found, own in zip(chunks, summed, strict=True):
+            found.append(scores_of(own, weights))
+    joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
+    draws = []
+    for seeds in entries:
+        drawn, points = [next(joined) for _ in seeds], [compute(p) for p in seeds]
+        means = {m: float(np.mean([scores[m] for scores in points])) for m in points[0]}
+        by_seed = {m: np.stack([scores[m] for scores in drawn]) for m in means}
+        draws.append(Draws(seeds, means, by_seed, seed_weights(len(seeds), resamples, random)))
+    return draws
+
+
+def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Generator) -> Array:
+    """[resamples, N] how often each image is drawn, with replacement; each class keeps its number of images."""
+    weights = np.empty((resamples, len(labels)))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        drawn = random.integers(0, len(members), (resamples, len(members)))
+        drawn += np.arange(resamples)[:, None] * len(members)
+        counts = np.bincount(drawn.reshape(-1), minlength=drawn.size)
+        weights[:, members] = counts.reshape(resamples, -1)
+    return weights
+
+
+def seed_weights(seeds: int, resamples: int, random: np.random.Generator) -> Array:
+    """[seeds, resamples] weights of seeds drawn with replacement.
+
+    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988); the weights' distance from 1/n is
+    stretched by that much. A single seed says nothing of others: its weight is 1.
+    """
+    if seeds == 1:
+        return np.ones((1, resamples))
+    counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T
+    return 1 / seeds + (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
+
+
+def percentile_interval(scores: Array) -> Interval:
+    """The middle LEVEL of resampled scores."""
+    low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def rank_intervals(scores: Array) -> list[tuple[int, int]]:
+    """For each of E entries the middle LEVEL of its ranks over resamples [E, B], the best of a draw being 1.
+
+    Equal scores share the best rank of theirs.
+    """
+    ordered = np.sort(-scores, axis=0)
+    ranks = np.stack([1 + (ordered < row).sum(0) for row in -scores])
+    limits = np.quantile(ranks, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1, method="inverted_cdf")
+    return [(int(low), int(high)) for low, high in limits.T]
+
+
+class Comparison(NamedTuple):
+    """Entry A against entry B in one metric."""
+
+    difference: float
+    """A - B on the images as they are, means over seeds."""
+    interval: Interval
+    """Of the difference, paired."""
+    p: float
+    """Two-sided, of no difference."""
+    test: str
+    """Which test gave it."""
+
+
+def compare(a: Draws, b: Draws, metric: str) -> Comparison:
+    """Two entries of one `resample`; accuracy of one seed each by McNemar's mid-p, all else by the bootstrap."""
+    difference, differences = a.means[metric] - b.means[metric], a.scores(metric) - b.scores(metric)
+    if metric == "accuracy" and len(a.predictions) == len(b.predictions) == 1:
+        p, test = mcnemar(*discordant(a.predictions[0], b.predictions[0]), mid=True), "McNemar, mid-p"
+    else:
+        p, test = bootstrap_p(difference, differences), "paired bootstrap"
+    return Comparison(difference, percentile_interval(differences), p, test)
+
+
+def bootstrap_p(difference: float, differences: Array) -> float:
+    """Two-sided p of no difference, normal with the resampled differences' standard deviation (Wald)."""
+    from scipy.stats import norm
+
+    error = float(differences.std(ddof=1))
+    return float(2 * norm.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
+
+
+def discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
+    """Images that only A has right, and that only B has right."""
+    right_a, right_b = a.predicted == a.labels, b.predicted == b.labels
+    return int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+
+
+def mcnemar(only_a: int, only_b: int, *, mid: bool = False) -> float:
+    """McNemar's exact two-sided p for two classifiers on the same images (McNemar 1947).
+
+    Args:
+        only_a: images that only A has right.
+        only_b: images that only B has right.
+        mid: count the observed outcome half (mid-p; Fagerland et al. 2013), which is less conservative.
+    """
+    from scipy.stats import binom
+
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    exact = min(2 * float(binom.cdf(fewer, n, 0.5)), 1.0)
+    if not mid or n == 0:
+        return exact
+    observed = float(binom.pmf(fewer, n, 0.5))
+    # where both counts are equal, the two tails meet in the observed one
+    return 1 - observed / 2 if only_a == only_b else exact - observed
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of m tests, adjusted so that any error among them is as unlikely as one was (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    m = len(order)
+    steps = np.minimum(np.asarray(p_values, float)[order] * (m - np.arange(m)), 1)
+    adjusted = np.empty(m)
+    adjusted[order] = np.maximum.accumulate(steps) if m else steps
+    return adjusted.tolist()
+
+
+def groups(n: int, separable: set[tuple[int, int]]) -> list[str]:
+    """For each of n ranked entries its letters; two entries share one unless they can be told apart.
+
+    Compact letter display by insertion and absorption (Piepho 2004).
+
+    Args:
+        n: entries, numbered by rank from 0.
+        separable: pairs (i, j), i < j.
+    """
+    columns: list[set[int]] = [set(range(n))]
+    for i, j in sorted(separable):
+        split = [c - {dropped} for c in columns if {i, j} <= c for dropped in (i, j)]
+        rest = [c for c in columns if not {i, j} <= c]
+        kept: list[set[int]] = []
+        for column in sorted([*rest, *split], key=len, reverse=True):
+            if not any(column <= other for other in kept):
+                kept.append(column)
+        columns = kept
+    ordered = sorted(map(sorted, columns))
+    return ["".join(_letter(c) for c, column in enumerate(ordered) if i in column) for i in range(n)]
+
+
+def _letter(number: int) -> str:
+    text = ""
+    while number >= 0:
+        text = chr(ord("a") + number % 26) + text
+        number = number // 26 - 1
+    return text

@@ -1,0 +1,19 @@
+"""The stored schema of a data set under a protocol: what a table of results must know of its images."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from ferbench.recipe import DataKey
+
+
+class DataFacts(BaseModel):
+    """What is known of the images of a track; no pixel is in it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    data: DataKey
+    counts: dict[str, dict[str, int]]
+    """Split -> class -> images, before a budget takes its share."""
+    test_twins: list[int]
+    """Which test images, by their number in the ids, have a pixel-identical twin in train or val."""

@@ -1,0 +1,173 @@
+"""Two entries of the leaderboard against each other, in a sentence and by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from ferbench.errors import InputError
+from ferbench.evaluation.metrics import METRICS, Scores, score
+from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, holm, resample
+from ferbench.records.store import Store
+from ferbench.report.evidence import ERROR_RATE, load_predictions
+from ferbench.report.leaderboard import Entry, Leaderboard, Track, build
+
+POINTS = ("accuracy", "balanced_accuracy")
+"""Metrics that are told in percentage points."""
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """One class's recall under both entries, means over seeds."""
+
+    name: str
+    images: int
+    recalls: tuple[float, float]
+    f1s: tuple[float, float]
+    comparison: Comparison
+    """Of the recalls."""
+    p: float
+    """Its p, by Holm's correction over the classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Duel:
+    """Two entries of a track compared in one metric."""
+
+    track: Track
+    entries: tuple[Entry, Entry]
+    draws: tuple[Draws, Draws]
+    metric: str
+    result: Comparison
+    classes: list[ClassDifference]
+    """The most different recall first."""
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether the two differ by more than chance would have them."""
+        return self.result.p < ERROR_RATE
+
+    def to_lines(self) -> list[str]:
+        """The comparison as text for a terminal."""
+        return [self.sentence(), "", *self._standing(), "", *self._by_class()]
+
+    def sentence(self) -> str:
+        """The answer."""
+        metric, (a, b) = METRICS[self.metric], (e.label for e in self.entries)
+        difference, ends = self.result.difference, self.result.interval
+        # told of the better one, by how much: what is positive is good
+        if (difference < 0) == metric.higher_is_better:
+            a, b = b, a
+        if difference < 0:
+            difference, ends = -difference, Interval(-ends.high, -ends.low)
+        low, high = (self._amount(end) for end in ends)
+        unit = " points" if self.metric in POINTS else ""
+        sure = f"95 % interval {low} to {high}, p = {_p(self.result.p)} ({self.result.test})"
+        by = f"{self._amount(difference)}{unit}"
+        if self.is_separable:
+            return f"{a} is {by} better than {b} in {metric.title}, {sure}."
+        return f"{a} and {b} are not separable in {metric.title}: {a} is {by} better, {sure}."
+
+    def _amount(self, value: float) -> str:
+        return f"{100 * value:.1f}" if self.metric in POINTS else f"{value:.3f}"
+
+    def _standing(self) -> list[str]:
+        lines = [f"{self.track.title}, {self.track.n_test:,} test images:"]
+        for entry, draws in zip(self.entries, self.draws, strict=True):
+            low, high = (self._amount(end) for end in draws.interval(self.metric))
+            mean = self._amount(draws.means[self.metric])
+            seeds = "seed" if len(entry.seeds) == 1 else "seeds"
+            lines.append(f"  {entry.label}: {mean} ({low} to {high}), {seeds} {', '.join(map(str, entry.seeds))}")
+        return lines
+
+    def _by_class(self) -> list[str]:
+        sure = [c for c in self.classes if c.p < ERROR_RATE]
+        told = ", ".join(f"{c.name} {100 * c.comparison.difference:+.1f}" for c in sure)
+        lines = [f"Classes whose recall differs, points (Holm over {len(self.classes)} classes): {told or 'none'}"]
+        width = max(len(c.name) for c in self.classes)
+        for c in self.classes:
+            (recall_a, recall_b), (f1_a, f1_b) = c.recalls, c.f1s
+            low, high = (100 * end for end in c.comparison.interval)
+            lines.append(
+                f"  {c.name:{width}}  recall {100 * recall_a:5.1f} and {100 * recall_b:5.1f} % "
+                f"({100 * c.comparison.difference:+5.1f}, {low:+5.1f} to {high:+5.1f}, p = {_p(c.p)})  "
+                f"F1 {f1_a:.3f} and {f1_b:.3f}  {c.images:,} images"
+            )
+        return lines
+
+
+def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", track: str | None = None) -> Duel:
+    """Two entries of one track of a results folder.
+
+    Args:
+        store: the results folder.
+        a: an entry's label or slug as in leaderboard.csv, or a model's name.
+        b: the other's.
+        metric: a row of METRICS.
+        track: its slug; None is the first track that has both.
+
+    Raises:
+        InputError: an entry, the metric or the track is unknown, or predictions are missing or of different images.
+    """
+    metric = METRICS[metric].name
+    found, entries = _find(build(store.records()), a, b, track)
+    predictions = [load_predictions(e, store, "test") for e in entries]
+    try:
+        draws = resample(predictions)
+    except ValueError:
+        raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
+    result = compare(draws[0], draws[1], metric)
+    return Duel(found, entries, (draws[0], draws[1]), metric, result, _by_class(*predictions))
+
+
+def _by_class(a: list[Predictions], b: list[Predictions]) -> list[ClassDifference]:
+    classes = [(code, name) for code, name in enumerate(a[0].classes) if (a[0].labels == code).any()]
+    # within a class accuracy is recall; draws keep each class's number of images, so classes can be drawn alone
+    own = [resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)]) for code, _ in classes]
+    results = [compare(of_a, of_b, "accuracy") for of_a, of_b in own]
+    scores = [[score(p) for p in seeds] for seeds in (a, b)]
+    rows = [
+        ClassDifference(
+            name=name,
+            images=len(draws[0].predictions[0]),
+            recalls=(draws[0].means["accuracy"], draws[1].means["accuracy"]),
+            f1s=(_mean_f1(scores[0], name), _mean_f1(scores[1], name)),
+            comparison=result,
+            p=p,
+        )
+        for (_, name), draws, result, p in zip(classes, own, results, holm([r.p for r in results]), strict=True)
+    ]
+    return sorted(rows, key=lambda c: -abs(c.comparison.difference))
+
+
+def _mean_f1(scores: list[Scores], name: str) -> float:
+    return fmean(s.per_class[name].f1 for s in scores)
+
+
+def _find(board: Leaderboard, a: str, b: str, slug: str | None) -> tuple[Track, tuple[Entry, Entry]]:
+    tracks = [t for t in board.tracks if t.data.protocol != "oracle"]
+    if slug is not None and slug not in [t.slug for t in tracks]:
+        raise InputError(f"no track {slug!r} (known: {', '.join(t.slug for t in tracks) or 'none'})")
+    for track in tracks:
+        both = [_matches(track, word) for word in (a, b)]
+        if slug in (None, track.slug) and all(both):
+            for word, matches in zip((a, b), both, strict=True):
+                if len(matches) > 1:
+                    names = ", ".join(e.slug for e in matches)
+                    raise InputError(f"{word!r} is several entries of {track.slug}: {names}")
+            if both[0] == both[1]:
+                raise InputError(f"{a!r} and {b!r} are the same entry of {track.slug}")
+            return track, (both[0][0], both[1][0])
+    where = f"track {slug}" if slug else "one track"
+    known = sorted({e.slug for t in tracks if slug in (None, t.slug) for e in t.entries})
+    raise InputError(f"{a!r} and {b!r} are not both in {where} (entries: {', '.join(known[:20]) or 'none'})")
+
+
+def _matches(track: Track, word: str) -> list[Entry]:
+    exact = [e for e in track.entries if word in (e.slug, e.label)]
+    return exact or [e for e in track.entries if e.model == word and e.strategy == "none"]
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "under 0.001"

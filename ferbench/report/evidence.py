@@ -1,0 +1,128 @@
+"""What an entry's predictions say beyond its scores: intervals, ranks and groups within its track, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ferbench.errors import InputError
+from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
+from ferbench.evaluation.metrics import METRICS, compute
+from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.statistics import Draws, Interval, compare, groups, holm, rank_intervals, resample
+
+if TYPE_CHECKING:
+    from ferbench.records.store import Store
+    from ferbench.report.leaderboard import Entry, Leaderboard, Track
+
+ERROR_RATE = 0.05
+"""Of any pair of a track that is told apart: the chance that one of them is not different, by Holm's correction."""
+
+WEIGHED = 100
+"""Entries of a track, from the best, that are weighed: those that tables show."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How far probabilities can be taken at their word, means over seeds."""
+
+    temperature: float
+    """Fitted on val."""
+    after: dict[str, float]
+    """Metric -> test score at that temperature."""
+    before_bins: Reliability
+    after_bins: Reliability
+    """Of the test images of all seeds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the predictions of an entry's seeds say."""
+
+    intervals: dict[str, Interval]
+    """Metric -> 95 % interval of the mean test score, over other test images and, with several seeds, other seeds."""
+    ranks: tuple[int, int]
+    """95 % interval of the rank by accuracy among those entries."""
+    group: str
+    """Letters; entries of a track that share one cannot be told apart by accuracy."""
+    calibration: Calibration
+
+
+def weigh_all(board: Leaderboard, store: Store) -> Leaderboard:
+    """The leaderboard with the evidence of the entries that its tables show."""
+    # scores that were chosen on test are not worth an interval
+    tracks = (t if t.data.protocol == "oracle" else weigh(t, store) for t in board.tracks)
+    return replace(board, tracks=tuple(tracks))
+
+
+def weigh(track: Track, store: Store) -> Track:
+    """The track with the evidence of its best entries, as far as their predictions are there and of its images."""
+    found = {e.slug: loaded for e in track.entries[:WEIGHED] for loaded in [_predictions(e, store)] if loaded}
+    reference = next(iter(found.values()), None)
+    found = {slug: p for slug, p in found.items() if reference and _same_images(p["test"], reference["test"])}
+    if not found:
+        return track
+    draws = resample([p["test"] for p in found.values()])
+    ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
+    letters = groups(len(draws), separable(draws))
+    evidence = {
+        slug: Evidence(
+            intervals={m: draws[i].interval(m) for m in METRICS.names},
+            ranks=ranks[i],
+            group=letters[i],
+            calibration=_calibration(**predictions),
+        )
+        for i, (slug, predictions) in enumerate(found.items())
+    }
+    return replace(track, entries=tuple(replace(e, evidence=evidence.get(e.slug)) for e in track.entries))
+
+
+def separable(draws: Sequence[Draws]) -> set[tuple[int, int]]:
+    """The pairs of entries whose accuracies differ at ERROR_RATE, all pairs taken together."""
+    pairs = list(combinations(range(len(draws)), 2))
+    p_values = [compare(draws[i], draws[j], "accuracy").p for i, j in pairs]
+    return {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p < ERROR_RATE}
+
+
+def load_predictions(entry: Entry, store: Store, split: str) -> list[Predictions]:
+    """An entry's stored predictions on a split, by seed.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    return [store.predictions(spec, split) for spec in entry.specs]
+
+
+def _predictions(entry: Entry, store: Store) -> dict[str, list[Predictions]] | None:
+    try:
+        return {split: load_predictions(entry, store, split) for split in ("val", "test")}
+    except InputError:
+        # `ferbench rescore` says what is wrong with them
+        return None
+
+
+def _same_images(a: Sequence[Predictions], b: Sequence[Predictions]) -> bool:
+    return all(np.array_equal(p.ids, b[0].ids) and np.array_equal(p.labels, b[0].labels) for p in a)
+
+
+def _calibration(val: list[Predictions], test: list[Predictions]) -> Calibration:
+    temperatures = [fit_temperature(p) for p in val]
+    scaled = [at_temperature(p, t) for p, t in zip(test, temperatures, strict=True)]
+    scores = [compute(p) for p in scaled]
+    return Calibration(
+        temperature=fmean(temperatures),
+        after={m: fmean(s[m] for s in scores) for m in METRICS.names},
+        before_bins=_pooled_reliability(test),
+        after_bins=_pooled_reliability(scaled),
+    )
+
+
+def _pooled_reliability(seeds: Sequence[Predictions]) -> Reliability:
+    ids = np.array([f"{s} {i}" for s, p in enumerate(seeds) for i in p.ids])
+    labels, probabilities = (np.concatenate([getattr(p, f) for p in seeds]) for f in ("labels", "probabilities"))
+    return reliability(replace(seeds[0], ids=ids, labels=labels, probabilities=probabilities))

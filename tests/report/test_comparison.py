@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from ferbench.errors import InputError
+from ferbench.evaluation.metrics import score
+from ferbench.evaluation.predictions import predictions_of
+from ferbench.evaluation.statistics import mcnemar
+from ferbench.records.store import Store
+from ferbench.report.comparison import compare_entries
+
+CLASSES = ("angry", "happy", "sad")
+LABELS = np.repeat(np.arange(3, dtype=np.uint8), (100, 60, 40))
+
+
+def with_answers(run, wrong: list[int]):
+    """A run that has the test images right but for those, and says "angry" there ("happy" on angry ones)."""
+    record, (val, _) = run
+    predicted = LABELS.copy()
+    predicted[wrong] = np.where(LABELS[wrong] == 0, 1, 0)
+    ids = [f"test-{i:05d}" for i in range(len(LABELS))]
+    test = predictions_of("test", CLASSES, ids, LABELS, 4.0 * np.eye(3)[predicted])
+    return record.model_copy(update={"scores": {"val": score(val), "test": score(test)}}), [val, test]
+
+
+@pytest.fixture
+def duel(tmp_path, make_run) -> Store:
+    """VGG16 has sad images 160 to 179 wrong besides what ResNet-18 has wrong: 0 to 4; ResNet-18 alone 5 and 6."""
+    store = Store(tmp_path / "duel")
+    store.write_run(*with_answers(make_run("resnet18", 0), list(range(7))))
+    store.write_run(*with_answers(make_run("vgg16", 0), [*range(5), *range(160, 180)]))
+    return store
+
+
+# 193 of 200 against 175: 9 points; discordant 20 and 2
+def test_the_better_one_in_a_sentence(duel):
+    result = compare_entries(duel, "resnet18", "vgg16")
+    assert result.result.p == mcnemar(20, 2, mid=True) < 0.001
+    assert re.fullmatch(
+        r"ResNet-18 is 9\.0 points better than VGG16-BN in accuracy, 95 % interval \d+\.\d to \d+\.\d, "
+        r"p = under 0\.001 \(McNemar, mid-p\)\.",
+        result.sentence(),
+    )
+    # whichever is named first
+    assert compare_entries(duel, "vgg16", "resnet18").sentence() == result.sentence()
+
+
+def test_class_that_makes_the_difference(duel):
+    lines = compare_entries(duel, "resnet18", "vgg16").to_lines()
+    assert "Classes whose recall differs, points (Holm over 3 classes): sad +50.0" in lines
+    # recalls of sad 40/40 and 20/40
+    line = next(line for line in lines if line.startswith("  sad"))
+    assert "recall 100.0 and  50.0 %" in line
+    assert "40 images" in line
+    angry = next(line for line in lines if line.startswith("  angry"))
+    assert "( -2.0" in angry
+    happy = next(line for line in lines if line.startswith("  happy"))
+    assert "p = 1.000" in happy
+
+
+def test_alike_is_not_separable(duel, make_run):
+    duel.write_run(*with_answers(make_run("plain_cnn", 0), list(range(3, 12))))
+    sentence = compare_entries(duel, "resnet18", "plain_cnn").sentence()
+    assert sentence.startswith(
+        "ResNet-18 and Plain CNN are not separable in accuracy: ResNet-18 is 1.0 points better, 95 % "
+    )
+
+
+def test_lower_is_better_for_a_calibration_score(duel):
+    sentence = compare_entries(duel, "vgg16", "resnet18", metric="nll").sentence()
+    assert re.match(
+        r"ResNet-18 is 0\.\d+ better than VGG16-BN in NLL, 95 % interval 0\.\d+ to 0\.\d+, p = under", sentence
+    )
+
+
+def test_entries_by_label_slug_and_track(duel, make_run):
+    run = with_answers(make_run("vgg16", 0, strategy="focal"), list(range(40)))
+    duel.write_run(*run)
+    by_label = compare_entries(duel, "ResNet-18", "VGG16-BN + focal", track="fer2013-full")
+    assert by_label.entries[1].slug == "vgg16-focal"
+    assert compare_entries(duel, "resnet18-none", "vgg16-focal").sentence() == by_label.sentence()
+
+
+def test_errors(duel, make_run):
+    for a, b, words, message in [
+        (
+            "resnet18",
+            "resnet",
+            {},
+            "'resnet18' and 'resnet' are not both in one track .entries: resnet18-none, vgg16-none",
+        ),
+        ("resnet18", "resnet18", {}, "the same entry of fer2013-full"),
+        ("resnet18", "vgg16", {"track": "fer2013-fll"}, "no track 'fer2013-fll' .known: fer2013-full"),
+        ("resnet18", "vgg16", {"metric": "acuracy"}, "unknown metric 'acuracy' .did you mean accuracy"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            compare_entries(duel, a, b, **words)
+    duel.write_run(*with_answers(make_run("vgg16", 0, overrides={"optimizer.lr": 0.5}), [1]))
+    with pytest.raises(InputError, match=r"'vgg16' is several entries of fer2013-full: vgg16-none-\w+, vgg16-none-\w+"):
+        compare_entries(duel, "resnet18", "vgg16")
+
+
+def test_predictions_of_other_images_are_refused(duel, make_run):
+    record, splits = with_answers(make_run("plain_cnn", 0), [1])
+    duel.write_run(record, [splits[0], splits[1].take(np.arange(150))])
+    with pytest.raises(InputError, match="their predictions are of different images"):
+        compare_entries(duel, "resnet18", "plain_cnn")

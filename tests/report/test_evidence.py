@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ferbench.evaluation.metrics import METRICS, score
+from ferbench.evaluation.predictions import predictions_of
+from ferbench.evaluation.statistics import resample
+from ferbench.report.evidence import WEIGHED, weigh_all
+from ferbench.report.frame import frame
+from ferbench.report.leaderboard import build
+from ferbench.report.markdown import render
+from ferbench.report.oracle import inflations
+
+LABELS = np.repeat(np.arange(3, dtype=np.uint8), (300, 200, 100))
+CLASSES = ("angry", "happy", "sad")
+
+
+def with_skill(run, skill: float, noise: int):
+    """A run whose predictions are of 600 images and as good as `skill`."""
+    record, _ = run
+    splits = []
+    for split in ("val", "test"):
+        random = np.random.Generator(np.random.PCG64([noise, split == "test"]))
+        logits = 5 * (random.normal(size=(600, 3)) + skill * np.eye(3)[LABELS])
+        splits.append(predictions_of(split, CLASSES, [f"{split}-{i:05d}" for i in range(600)], LABELS, logits))
+    return record.model_copy(update={"scores": {p.split: score(p) for p in splits}}), splits
+
+
+@pytest.fixture
+def skilled(tmp_path, make_run):
+    """ResNet-18 far ahead of VGG16 and the plain CNN, which are alike; two seeds each."""
+    from ferbench.records.store import Store
+
+    store = Store(tmp_path / "skilled")
+    for i, (model, skill) in enumerate([("resnet18", 3.0), ("vgg16", 1.0), ("plain_cnn", 1.02)]):
+        for seed in (0, 1):
+            store.write_run(*with_skill(make_run(model, seed), skill, 10 * i + seed))
+    return store
+
+
+def weighed(store):
+    return weigh_all(build(store.records()), store)
+
+
+def test_entries_that_differ_are_told_apart(skilled):
+    (track,) = weighed(skilled).tracks
+    first, *others = track.entries
+    assert first.model == "resnet18"
+    assert first.evidence.group == "a"
+    assert first.evidence.ranks == (1, 1)
+    assert [e.evidence.group for e in others] == ["b", "b"]
+    assert [e.evidence.ranks for e in others] == [(2, 3), (2, 3)]
+
+
+def test_intervals_are_those_of_the_predictions(skilled):
+    (track,) = weighed(skilled).tracks
+    seeds = [[skilled.predictions(s, "test") for s in e.specs] for e in track.entries]
+    for entry, draws in zip(track.entries, resample(seeds), strict=True):
+        assert entry.evidence.intervals == {m: draws.interval(m) for m in METRICS.names}
+        low, high = entry.evidence.intervals["accuracy"]
+        assert low < entry.test["accuracy"].mean < high
+
+
+def test_temperature_helps_on_test(skilled):
+    (track,) = weighed(skilled).tracks
+    for entry in track.entries:
+        calibration = entry.evidence.calibration
+        assert calibration.after["nll"] < entry.test["nll"].mean
+        assert calibration.after["accuracy"] == pytest.approx(entry.test["accuracy"].mean)
+
+
+def test_table_and_csv_show_the_evidence(skilled):
+    board = weighed(skilled)
+    text = render(board, skilled.records())
+    line = next(line for line in text.splitlines() if "| ResNet-18" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    low, high = board.tracks[0].entries[0].evidence.intervals["accuracy"]
+    assert cells[:4] == ["1", "1", "a", "ResNet-18"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in cells
+    assert "### Calibration" in text
+    row = frame(board).iloc[0]
+    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == (low, high)
+    assert (row["rank_low"], row["rank_high"], row["group"]) == (1, 1, "a")
+    assert row["calibrated_nll"] < row["test_nll"]
+
+
+def test_an_entry_without_usable_predictions_has_no_evidence(skilled, make_run):
+    records = {r.spec.recipe.model.name: r for r in skilled.records() if r.spec.seed == 0}
+    (skilled.folder(records["vgg16"].spec) / "test.npz").unlink()
+    # and one on other images
+    record, splits = with_skill(make_run("plain_cnn", 0), 1.0, 1)
+    skilled.write_run(record, [splits[0], splits[1].take(np.arange(599))])
+    board = weighed(skilled)
+    assert {e.model: e.evidence is not None for e in board.tracks[0].entries} == {
+        "resnet18": True, "vgg16": False, "plain_cnn": False,
+    }  # fmt: skip
+    assert "| –" in render(board, skilled.records())
+
+
+def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch):
+    monkeypatch.setattr("ferbench.report.evidence.WEIGHED", 1)
+    (track,) = weighed(store).tracks
+    assert [e.evidence is not None for e in track.entries] == [True, False, False]
+    assert WEIGHED == 100
+
+
+def with_accuracy(record, accuracy: float):
+    test = record.scores["test"]
+    changed = test.model_copy(update={"values": {**test.values, "accuracy": accuracy}})
+    return record.model_copy(update={"scores": {**record.scores, "test": changed}})
+
+
+# seed 0: .75 where val chose, 1 where test did; seed 1 has no oracle run
+def test_oracle_has_a_table_of_its_own_and_no_rank(make_run, tmp_path):
+    honest = [make_run("resnet18", seed)[0] for seed in (0, 1)]
+    oracle = [make_run("resnet18", 0, protocol="oracle")[0]]
+    honest[0], oracle[0] = with_accuracy(honest[0], 0.75), with_accuracy(oracle[0], 1.0)
+    board = build(honest + oracle)
+    official, other = board.tracks
+    assert [t.data.protocol for t in board.tracks] == ["official", "oracle"]
+    (found,) = inflations(other, board)
+    assert (found.seeds, found.honest_accuracy, found.oracle_accuracy) == ((0,), 0.75, 1.0)
+    assert found.points == pytest.approx(25)
+    text = render(board, honest + oracle)
+    part = text[text.index("protocol oracle, budget full") :]
+    assert "+25.00" in part
+    assert "| rank" not in part[: part.index("How to make these runs")]
+    assert "--protocol oracle" in part
+    assert official.slug == "fer2013-full"
+    assert other.slug == "fer2013-oracle-full"
+
+
+def test_oracle_without_an_honest_run(make_run):
+    board = build([make_run("resnet18", 0, protocol="oracle")[0]])
+    (found,) = inflations(board.tracks[0], board)
+    assert (found.seeds, found.points, found.oracle_accuracy) == ((), None, 1.0)
+
+
+def test_clean_test_has_a_column_where_it_is_known(records):
+    assert "clean" not in render(build(records), records)
+    known = [r.model_copy(update={"scores": {**r.scores, "clean": r.scores["val"]}}) for r in records]
+    text = render(build(known), known)
+    assert "accuracy on clean test, %" in text
+    assert "Clean test: the 4 test images" in text
+    row = frame(build(known)).iloc[0]
+    assert (row["model"], row["n_clean"], row["clean_accuracy"]) == ("resnet18", 4, 0.875)
