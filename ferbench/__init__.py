@@ -22,11 +22,12 @@ def run(
     *,
     data: str | Path | None = None,
     labels: str | None = None,
-    imbalance: str | Sequence[str] = "none",
+    imbalance: str | Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     budget: str | None = None,
     protocol: str | None = None,
     init: str | None = None,
+    tta: str | Sequence[str] = "none",
     overrides: Mapping[str, Any] | None = None,
     results: str | Path = "results",
     device: str = "auto",
@@ -41,11 +42,12 @@ def run(
         data: FER2013 in any edition or another folder of faces; None takes FERBENCH_DATA, the registered path, or the
             built-in synthetic faces.
         labels: "ferplus=FILE" or "ferplus-soft=FILE" for FER+ votes.
-        imbalance: strategies, globs or "all".
+        imbalance: strategies, globs or "all"; None leaves each recipe's own, mostly none.
         seeds: one run each.
         budget: "full", "quick" or "demo"; None is "full", or "demo" for the synthetic faces.
-        protocol: how splits are made and used, as `ferbench list protocols`; None is "official".
+        protocol: how splits are made and used, as `ferbench list protocols`; None is "official", or the recipes' own.
         init: replaces the recipes' own: "scratch", "imagenet" or a weights file.
+        tta: kinds of test-time augmentation ("flip", "ten-crop", "random:N"), each a run beside the one it looks with.
         overrides: recipe fields by dotted name, such as {"optimizer.lr": 0.05}.
         results: the results folder.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -56,18 +58,20 @@ def run(
     Raises:
         InputError: bad usage or data, in one line. A run that fails is no error: its record says why.
     """
-    from ferbench.jobs import make_plan, run_many
+    from ferbench.jobs import run_many
     from ferbench.listener import Silence
+    from ferbench.plan import make_plan
 
     plan = make_plan(
         models if isinstance(models, str) else ",".join(models),
         source=data,
         labels=labels,
-        imbalance=imbalance if isinstance(imbalance, str) else ",".join(imbalance),
+        imbalance=imbalance if imbalance is None or isinstance(imbalance, str) else ",".join(imbalance),
         seeds=seeds,
         budget=budget,
         protocol=protocol,
         init=init,
+        tta=tta if isinstance(tta, str) else ",".join(tta),
         overrides=dict(overrides or {}),
         results=results,
         device=device,

@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ferbench.errors import InputError
-from ferbench.recipe import Budget, ImbalanceRecipe, Recipe
+from ferbench.recipe import Budget, ImbalanceRecipe, ProtocolName, Recipe
 
 
 def shipped(kind: str, name: str = "") -> Path:
@@ -35,8 +35,39 @@ _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(p.stem for p in shipped("baselines").glob("*.toml") if p.stem not in _NOT_RECIPES)
+    """Names of the shipped recipes, those of published systems as "papers/NAME"."""
+    folder = shipped("baselines")
+    own = sorted(p.stem for p in folder.glob("*.toml") if p.stem not in _NOT_RECIPES)
+    return own + sorted(f"papers/{p.stem}" for p in folder.glob("papers/*.toml"))
+
+
+class Paper(BaseModel):
+    """What a recipe says of the published system that it follows: its table [paper]."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    source: str
+    protocol: ProtocolName
+    """The system's own."""
+    assumed: list[str]
+    """Dotted fields that no source gives."""
+
+
+def load_paper(source: str) -> Paper | None:
+    """What a recipe says of a published system; None: it follows none.
+
+    Raises:
+        InputError: no such recipe, or a field is unknown.
+    """
+    path = _recipe_path(source)
+    table = read_toml(path).get("paper")
+    if table is None:
+        return None
+    paper = validated(Paper, table, path.name)
+    for field in paper.assumed:
+        if not field.startswith("imbalance.params."):
+            _known(field, _fields(Recipe), "field", f"{path.name}, paper.assumed")
+    return paper
 
 
 def load_budget(name: str) -> Budget:
@@ -67,7 +98,8 @@ def load_recipe(
         InputError: no such recipe, an unknown field or a value out of range, named with its file.
     """
     path = _recipe_path(source)
-    table = _merged(read_toml(shipped("baselines", "defaults.toml")), read_toml(path), path.name)
+    own = {key: value for key, value in read_toml(path).items() if key != "paper"}
+    table = _merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
     if source.startswith("timm:"):
         table["model"]["name"] = source
     if init is not None:

@@ -1,4 +1,4 @@
-"""Many runs: the plan, and the worker process of each."""
+"""Many runs, each in a worker process of its own."""
 
 from __future__ import annotations
 
@@ -6,132 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from ferbench import data, models
-from ferbench.data.dataset import RENAMED_FOLDERS
-from ferbench.data.protocol import clean_test, divide
-from ferbench.environment import check_device_name, cpu_name, describe_software, usable_cores
+from ferbench.environment import cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
-from ferbench.inputs import load_budget, load_recipe, recipe_names
 from ferbench.listener import Listener
-from ferbench.recipe import Budget, DataKey, RunSpec
-from ferbench.records.facts import DataFacts
+from ferbench.plan import Plan
+from ferbench.recipe import RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
-from ferbench.records.store import Store
-from ferbench.training.imbalance import STRATEGIES
 from ferbench.worker import Job
-
-if TYPE_CHECKING:
-    from ferbench.data import Dataset
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which runs a command asks for, on which data."""
-
-    specs: tuple[RunSpec, ...]
-    source: str
-    """As `data.load` takes it."""
-    labels: str | None
-    dataset: Dataset
-    store: Store
-    device: str
-
-    def missing(self) -> list[RunSpec]:
-        """The runs whose files are not there yet."""
-        return [s for s in self.specs if not self.store.is_done(s)]
-
-    def job(self, spec: RunSpec, task: str, redo: bool = False, at_once: int = 1) -> Job:
-        """A run as its worker is told."""
-        return Job.model_validate(
-            {
-                "task": task,
-                "spec": spec,
-                "source": self.source,
-                "labels": self.labels,
-                "results": str(self.store.root.resolve()),
-                "device": self.device,
-                "redo": redo,
-                "at_once": at_once,
-            }
-        )
-
-
-def make_plan(
-    models_wanted: str,
-    *,
-    source: str | Path | None = None,
-    labels: str | None = None,
-    imbalance: str = "none",
-    seeds: Sequence[int] = (0,),
-    budget: str | None = None,
-    protocol: str | None = None,
-    init: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    results: str | Path = "results",
-    device: str = "auto",
-) -> Plan:
-    """The runs of every model x strategy x seed.
-
-    Args:
-        models_wanted: names, globs, shipped recipes, recipe files ending in .toml, or "all", separated by commas.
-        source: the data; see `data.load`.
-        imbalance: strategies, in the same way.
-        budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
-        protocol: of `data.protocol.PROTOCOLS`; None is "official", or "folder" where the files leave no other.
-
-    Raises:
-        InputError: anything is unknown or does not fit.
-    """
-    recipes = [r for word in models_wanted.split(",") for r in _recipes(word.strip())]
-    strategies = STRATEGIES.select(imbalance)
-    _check_seeds(seeds)
-    check_device_name(device)
-    resolved = data.resolve(source)
-    given = data.load(resolved, labels)
-    wanted = protocol or ("folder" if given.name == RENAMED_FOLDERS else "official")
-    dataset = divide(given, wanted)
-    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
-    track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
-    _check_overrides(overrides or {}, track)
-    specs = []
-    for source_name in dict.fromkeys(recipes):
-        for strategy in strategies:
-            recipe = load_recipe(source_name, strategy=strategy.name, init=init, overrides=overrides)
-            models.check(recipe.model)
-            specs += [RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds]
-    unique = {s.id: s for s in specs}
-    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device)
-
-
-def _recipes(word: str) -> list[str]:
-    # a shipped recipe that is not a model's own; timm.toml needs a network's name
-    other = word in recipe_names() and word not in models.MODELS.names and word != "timm"
-    return [word] if word.endswith(".toml") or other else [row.name for row in models.select(word)]
-
-
-def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
-    """Refuse to set what the budget decides."""
-    for field in ("epochs", "batch_size"):
-        value = getattr(budget, field)
-        if value and overrides.keys() & {field, f"training.{field}"}:
-            raise InputError(
-                f"--set {field}: budget {budget.name} sets {field} = {value} for every model (--budget full)"
-            )
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed {seed} is out of range (0 to 4294967295)")
-    if not seeds:
-        raise InputError("no seed given (--seeds 0,1,2)")
 
 
 @dataclass
@@ -162,11 +50,11 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     """
     if at_once < 1:
         raise InputError(f"{at_once} runs at once: at least 1 is expected")
-    _write_facts(plan)
+    plan.write_facts()
     # one thread for all workers: what ends it, Ctrl-C too, ends them on its way out
     with DefaultSelector() as pipes, ExitStack() as workers:
         for spec in plan.specs if redo else plan.missing():
-            while len(pipes.get_map()) == at_once:
+            while len(pipes.get_map()) == at_once or _is_at_work(pipes, spec.trained):
                 _listen(plan, pipes, listener)
             listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
             worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo, at_once)
@@ -177,15 +65,8 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
 
 
-def _write_facts(plan: Plan) -> None:
-    dataset, key = plan.dataset, plan.specs[0].data
-    if plan.store.facts(key) is None:
-        counts = {
-            name: dict(zip(dataset.classes, split.counts(len(dataset.classes)).tolist(), strict=True))
-            for name, split in dataset.splits()
-        }
-        twins = (~clean_test(dataset)).nonzero()[0].tolist()
-        plan.store.write_facts(DataFacts(data=key, counts=counts, test_twins=twins))
+def _is_at_work(pipes: BaseSelector, spec: RunSpec) -> bool:
+    return any(key.data.spec == spec for key in pipes.get_map().values())
 
 
 def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> None:
@@ -226,14 +107,14 @@ def _outcome(plan: Plan, run: _Run) -> RunRecord | None:
 
 
 def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float | str]]:
-    """Each run with the seconds it should take, or why that cannot be said; one measurement per recipe."""
-    measured: dict[str, float | str] = {}
+    """Each run with the seconds it should take, or why that cannot be said; seeds are measured together."""
+    measured: dict[tuple[str, str], float | str] = {}
     results = []
     for spec in specs:
-        recipe = spec.recipe.model_dump_json()
-        if recipe not in measured:
-            measured[recipe] = _estimate_in_worker(plan, spec)
-        results.append((spec, measured[recipe]))
+        key = spec.recipe.model_dump_json(), spec.tta
+        if key not in measured:
+            measured[key] = _estimate_in_worker(plan, spec)
+        results.append((spec, measured[key]))
     return results
 
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def run_label(spec: RunSpec) -> str:
     """What a person calls a run: `resnet18 focal seed 0`."""
     strategy = spec.recipe.imbalance.strategy
-    return f"{spec.recipe.model.name}{'' if strategy == 'none' else ' ' + strategy} seed {spec.seed}"
+    views = "" if spec.tta == "none" else f" {spec.tta}"
+    return f"{spec.recipe.model.name}{'' if strategy == 'none' else ' ' + strategy} seed {spec.seed}{views}"
 
 
 @dataclass

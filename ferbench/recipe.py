@@ -231,6 +231,9 @@ class DataKey(_Table):
     """How splits were made and used; a row of `data.protocol.PROTOCOLS`."""
 
 
+TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
+
+
 class RunSpec(_Table):
     """One run as a frozen value; its id is its folder."""
 
@@ -238,6 +241,8 @@ class RunSpec(_Table):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     budget: Budget
     data: DataKey
+    tta: Annotated[str, Field(pattern=TTA_PATTERN)] = "none"
+    """Views of each image over which probabilities are averaged, as `evaluation.views`; not in training."""
 
     @property
     def epochs(self) -> int:
@@ -258,6 +263,12 @@ class RunSpec(_Table):
 
     @property
     def id(self) -> str:
-        """Model, strategy, seed and fingerprint: `resnet18-focal-s0-1a2b3c4d`."""
+        """Model, strategy, seed, TTA and fingerprint: `resnet18-focal-s0-1a2b3c4d`."""
         model = self.recipe.model.name.replace(":", "_").replace("/", "_")
-        return f"{model}-{self.recipe.imbalance.strategy}-s{self.seed}-{self.fingerprint}"
+        views = "" if self.tta == "none" else f"-{self.tta.replace(':', '')}"
+        return f"{model}-{self.recipe.imbalance.strategy}-s{self.seed}{views}-{self.fingerprint}"
+
+    @property
+    def trained(self) -> RunSpec:
+        """The run whose weights this one uses: itself, without TTA."""
+        return self if self.tta == "none" else self.model_copy(update={"tta": "none"})

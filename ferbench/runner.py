@@ -14,10 +14,11 @@ from ferbench.data.dataset import Dataset, Split
 from ferbench.data.protocol import clean_test, training_subset
 from ferbench.environment import Arithmetic, choose_device, describe, peak_resident_bytes, stream_seed
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import clean_scores, compute, score
+from ferbench.evaluation.metrics import Scores, clean_scores, compute, score
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.throughput import measure_throughput
+from ferbench.evaluation.views import Views, view_maps
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
@@ -29,9 +30,10 @@ from ferbench.training.fit import Nobody, Trainer, ValScores, Watcher, fit
 from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
 
 if TYPE_CHECKING:
-    from ferbench.recipe import RunSpec
+    from ferbench.recipe import Recipe, RunSpec
 
 
+WEIGHTS = "weights.safetensors"
 CHECKPOINT_VERSION = 2
 """Raised whenever older checkpoints cannot be gone on from."""
 
@@ -46,17 +48,27 @@ class Prepared:
 
     def predict(self, network: nn.Module, name: str, split: Split, size: int = 0) -> Predictions:
         """A network's predictions on a split, at the recipe's input size where no other is given."""
-        recipe, classes, arithmetic = self.spec.recipe, self.dataset.classes, self.trainer.arithmetic
-        batches = Batches.of(split, len(classes), recipe.model, recipe.training, arithmetic)
-        logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
-        ids = self.dataset.image_ids(name)[: len(split)]
-        return predictions_of(name, classes, ids, split.labels, logits)
+        return _predict(network, self.spec.recipe, self.dataset, self.trainer.arithmetic, name, split, size)
 
     def validate(self, network: nn.Module, size: int) -> ValScores:
         """What val says of a network, at that image size."""
         predictions = self.predict(network, "val", self.dataset.val, size)
         scores = compute(predictions)
         return ValScores(scores["accuracy"], scores["macro_f1"], scores["nll"])
+
+
+def _predict(
+    network: nn.Module,
+    recipe: Recipe,
+    dataset: Dataset,
+    arithmetic: Arithmetic,
+    name: str,
+    split: Split,
+    size: int = 0,
+) -> Predictions:
+    batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
+    logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
+    return predictions_of(name, dataset.classes, dataset.image_ids(name)[: len(split)], split.labels, logits)
 
 
 def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split | None = None) -> Prepared:
@@ -102,6 +114,8 @@ def run_one(
         raise InputError(f"{spec.id}: the data have fingerprint {dataset.fingerprint}, not {spec.data.fingerprint}")
     if dataset.test is None:
         raise InputError(f"{dataset.name} has no test split: nothing could be reported")
+    if spec.tta != "none":
+        return _look_again(spec, dataset, store, device_name)
     start = time.perf_counter()
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
@@ -133,10 +147,7 @@ def run_one(
         peak_memory_bytes=peak,
         parameters=parameters,
         macs=macs,
-        inference=[
-            Throughput(batch_size=b, images_per_second=rate, rounds=rounds)
-            for b, rate, rounds in measure_throughput(trainer.network, spec.recipe.model.input_size, choice.arithmetic)
-        ],
+        inference=_throughput(trainer.network, spec, choice.arithmetic),
     )
     record = RunRecord(
         id=spec.id,
@@ -146,7 +157,7 @@ def run_one(
         finished_at=utc_now(),
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
-        scores={p.split: score(p) for p in predictions} | clean_scores(predictions[1], clean_test(dataset)),
+        scores=_scores(predictions, dataset),
         cost=cost,
         environment=environment,
         arithmetic=ArithmeticUsed(
@@ -160,6 +171,63 @@ def run_one(
     store.write_run(record, predictions)
     checkpoint.path.unlink(missing_ok=True)
     return record
+
+
+def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str) -> RunRecord:
+    """The stored record of a trained run's weights with test-time augmentation; all but scores and speed is that run's.
+
+    Raises:
+        InputError: the run is not done, or its weights are not there.
+    """
+    from safetensors.torch import load_file
+
+    assert dataset.test is not None
+    start, trained = time.perf_counter(), spec.trained
+    weights = store.folder(trained) / WEIGHTS
+    if not (store.is_done(trained) and weights.is_file()):
+        raise InputError(f"{trained.id}: its weights are not here (git leaves them out): train it again with --redo")
+    record, device = store.record(trained), choose_device(device_name)
+    used = record.arithmetic
+    arithmetic = Arithmetic(device, used.precision, used.channels_last) if used else Arithmetic(device, "fp32")
+    # weights that the file replaces need not be fetched
+    network = build(spec.recipe.model.model_copy(update={"init": "scratch"}), len(dataset.classes))
+    network.load_state_dict(load_file(weights))
+    views = Views(network, view_maps(spec.tta)).to(device).to(memory_format=arithmetic.memory_format)
+    splits = (("val", dataset.val), ("test", dataset.test))
+    predictions = [_predict(views, spec.recipe, dataset, arithmetic, name, split) for name, split in splits]
+    assert record.cost is not None
+    cost = record.cost.model_copy(
+        update={
+            "macs": record.cost.macs * len(views.maps),
+            "total_seconds": record.cost.total_seconds + time.perf_counter() - start,
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "inference": _throughput(views, spec, arithmetic),
+        }
+    )
+    looked = record.model_copy(
+        update={
+            "id": spec.id,
+            "spec": spec,
+            "finished_at": utc_now(),
+            "scores": _scores(predictions, dataset),
+            "cost": cost,
+            "environment": Environment(**describe(device)),
+            "notes": [*record.notes, f"weights of {trained.id}, averaged over {len(views.maps)} views ({spec.tta})"],
+        }
+    )
+    store.write_run(looked, predictions)
+    return looked
+
+
+def _scores(predictions: list[Predictions], dataset: Dataset) -> dict[str, Scores]:
+    return {p.split: score(p) for p in predictions} | clean_scores(predictions[-1], clean_test(dataset))
+
+
+def _throughput(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> list[Throughput]:
+    return [
+        Throughput(batch_size=b, images_per_second=rate, rounds=rounds)
+        for b, rate, rounds in measure_throughput(network, spec.recipe.model.input_size, arithmetic)
+    ]
 
 
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
@@ -184,6 +252,8 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     images = len(training_subset(dataset.train, spec.budget.fraction))
     per_image = evaluations[-1] / len(val)
     n_test = 0 if dataset.test is None else len(dataset.test)
+    if spec.tta != "none":
+        return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
     epoch = images / timed.images_per_second + len(dataset.val) * per_image
     return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
 
@@ -217,4 +287,4 @@ def _write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:
     from safetensors.torch import save
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    store.write(store.folder(spec) / "weights.safetensors", save(tensors))
+    store.write(store.folder(spec) / WEIGHTS, save(tensors))

@@ -8,7 +8,7 @@ import pytest
 def test_help_names_the_commands(ferbench):
     result = ferbench("--help")
     assert result.returncode == 0
-    for command in ("run", "report", "rescore", "list", "data"):
+    for command in ("run", "report", "compare", "ensemble", "claims", "rescore", "list", "data"):
         assert command in result.stdout
 
 
@@ -18,7 +18,8 @@ def test_help_names_the_commands(ferbench):
         ("models", ["plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm:NAME"]),
         ("strategies", ["none", "inverse", "effective_number", "balanced_sampling", "focal", "logit_adjusted"]),
         ("recipes", ["plain_cnn", "timm"]),
-        ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"]),
+        ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "nll", "brier", "ece"]),
+        ("protocols", ["official", "official-clean", "folder", "stratified-naive", "oracle"]),
     ],
 )
 def test_list(ferbench, kind, expected):
@@ -47,6 +48,11 @@ def test_list(ferbench, kind, expected):
         (["run", "--device", "tpu"], "--device tpu: unknown (auto, cpu, cuda or cuda:N)"),
         (["run", "--data", "nowhere"], "data: nothing at 'nowhere'"),
         (["run", "--labels", "ferplus=x.csv"], "--labels"),
+        (["run", "--protocol", "oficial"], "unknown protocol 'oficial' (did you mean official"),
+        (["run", "--tta", "flop"], "--tta 'flop': expected none, flip, ten-crop or random:N"),
+        (["data", "info", "--protocol", "folders"], "unknown protocol 'folders' (did you mean folder"),
+        (["compare", "a", "b"], "no results folder results"),
+        (["ensemble", "--from", "a*"], "no results folder results"),
         (["report"], "no results folder results"),
         (["rescore"], "no results folder results"),
         (["data", "info", "nowhere"], "nothing at 'nowhere'"),

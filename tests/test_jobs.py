@@ -16,8 +16,9 @@ import pytest
 
 from ferbench.data import load
 from ferbench.errors import InputError
-from ferbench.jobs import Plan, estimate, make_plan, run_many
+from ferbench.jobs import estimate, run_many
 from ferbench.listener import Silence
+from ferbench.plan import Plan, make_plan
 from ferbench.progress import Progress
 from ferbench.records.store import Store
 from ferbench.worker import _do
@@ -352,6 +353,87 @@ def test_what_cannot_be_estimated_says_why(script, said, plan, worker):
     worker(script)
     assert [answer for _, answer in estimate(plan, plan.specs)] == [said, said]
     assert not plan.store.root.exists()
+
+
+# protocols and views
+
+
+def test_each_kind_of_views_follows_the_run_it_looks_with(faces, tmp_path):
+    plan = make_plan("plain_cnn", source=faces, seeds=(0, 1), tta="flip, random:3", results=tmp_path)
+    assert [(s.seed, s.tta) for s in plan.specs] == [
+        (0, "none"), (0, "flip"), (0, "random:3"), (1, "none"), (1, "flip"), (1, "random:3"),
+    ]  # fmt: skip
+    assert {s.trained.id for s in plan.specs} == {s.id for s in plan.specs if s.tta == "none"}
+
+
+@pytest.mark.parametrize("tta", ["flop", "random:0", "random:101", "random", ""])
+def test_unknown_views_are_refused(tta, faces, tmp_path):
+    with pytest.raises(InputError, match=f"--tta '{tta}': expected none, flip, ten-crop or random:N"):
+        make_plan("plain_cnn", source=faces, tta=tta, results=tmp_path)
+
+
+def test_views_wait_for_their_run(faces, tmp_path, worker):
+    """With room for both at once."""
+    plan = make_plan("plain_cnn", source=faces, tta="flip", results=tmp_path / "results")
+    order = """case "$job" in *'"tta":"flip"'*) echo views >> order;; *) sleep 0.3; echo trained >> order;; esac\n"""
+    worker(order + say(event="busy"))
+    run_many(plan, Silence(), at_once=2)
+    assert (tmp_path / "order").read_text().split() == ["trained", "views"]
+
+
+def test_protocol_decides_the_images_and_the_facts_that_are_stored(faces, tmp_path, worker):
+    plan = make_plan("plain_cnn", source=faces, protocol="stratified", results=tmp_path / "results")
+    (spec,) = plan.specs
+    assert spec.data.protocol == "stratified"
+    assert spec.data.fingerprint == plan.dataset.fingerprint == load(faces, protocol="stratified").fingerprint
+    assert spec.id != make_plan("plain_cnn", source=faces, results=tmp_path / "results").specs[0].id
+    worker(say(event="busy"))
+    run_many(plan, Silence())
+    facts = plan.store.facts(spec.data)
+    assert sum(facts.counts["train"].values()) == len(plan.dataset.train)
+    assert facts.test_twins == []
+
+
+def test_unknown_protocol(faces, tmp_path):
+    with pytest.raises(InputError, match="unknown protocol 'strat'"):
+        make_plan("plain_cnn", source=faces, protocol="strat", results=tmp_path)
+
+
+# recipes of published systems
+
+
+def test_published_system_runs_under_its_own_protocol_unless_told(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    plan = make_plan("papers/efficientnet_b2", source=faces, results=tmp_path)
+    (spec,) = plan.specs
+    assert spec.data.protocol == "folder-naive"
+    assert spec.recipe.imbalance.strategy == "inverse"
+    # without the weights it starts from scratch, and says so
+    assert spec.recipe.model.init == "scratch"
+    assert "papers/efficientnet_b2 follows arXiv 2601.18228; no source gives model.input_size" in plan.notes[0]
+    assert "runs from scratch: efficientnet_b2: ImageNet weights are not here" in plan.notes[1]
+    ours = make_plan("papers/efficientnet_b2", source=faces, protocol="official", imbalance="none", results=tmp_path)
+    assert ours.specs[0].data.protocol == "official"
+    assert ours.specs[0].recipe.imbalance.strategy == "none"
+
+
+def test_published_system_takes_weights_that_are_there(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "efficientnet_v2_s-dd5fe13b.pth").touch()
+    plan = make_plan("papers/insideout", source=faces, results=tmp_path)
+    assert plan.specs[0].recipe.model.init == "imagenet"
+    assert len(plan.notes) == 1
+
+
+def test_recipes_of_different_protocols_need_one(faces, tmp_path):
+    with pytest.raises(
+        InputError, match=r"different protocols .papers/vggnet: oracle, plain_cnn: official.: choose one"
+    ):
+        make_plan("papers/vggnet,plain_cnn", source=faces, results=tmp_path)
+    plan = make_plan("papers/vggnet,plain_cnn", source=faces, protocol="official", results=tmp_path)
+    assert {s.data.protocol for s in plan.specs} == {"official"}
 
 
 # the worker's own part

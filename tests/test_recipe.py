@@ -16,6 +16,7 @@ from ferbench import models
 from ferbench.errors import InputError
 from ferbench.inputs import (
     load_budget,
+    load_paper,
     load_recipe,
     parse_override,
     read_toml,
@@ -53,14 +54,15 @@ def spec() -> RunSpec:
 def test_shipped_recipe_loads_and_its_network_can_do_what_it_asks(name):
     recipe = load_recipe("timm:mobilenetv3_small_050" if name == "timm" else name)
     assert models.check(recipe.model).name == recipe.model.name
-    own = {"timm": "timm:mobilenetv3_small_050", "plain_cnn_fast": "plain_cnn"}
-    assert recipe.model.name == own.get(name, name)
+    own = {"timm": "timm:mobilenetv3_small_050", "plain_cnn_fast": "plain_cnn", "papers/insideout": "efficientnet_v2_s"}
+    assert recipe.model.name == own.get(name, name.removeprefix("papers/"))
     assert not recipe.training.start_size or recipe.training.start_size <= recipe.model.input_size
-    assert recipe.imbalance.strategy == "none"
+    # a published system may come with a strategy
+    assert recipe.imbalance.strategy == "none" or name.startswith("papers/")
 
 
 def test_every_model_has_a_recipe_and_every_recipe_a_model():
-    assert set(recipe_names()) == {*models.MODELS.names, "timm", "plain_cnn_fast"}
+    assert {n for n in recipe_names() if "/" not in n} == {*models.MODELS.names, "timm", "plain_cnn_fast"}
 
 
 def leaves(table: Mapping[str, Any], prefix: str = "") -> set[str]:
@@ -94,7 +96,8 @@ def test_no_field_has_a_default_in_code():
         if "properties" in node:
             optional = node["properties"].keys() - set(node["required"])
             # what came after the first records, which say nothing of it
-            assert optional == ({"start_strength", "compile"} if node["title"] == "TrainingRecipe" else set())
+            later = {"TrainingRecipe": {"start_strength", "compile"}, "RunSpec": {"tta"}}
+            assert optional == later.get(node["title"], set())
 
 
 def test_every_field_is_documented():
@@ -104,13 +107,14 @@ def test_every_field_is_documented():
             assert field.get("description") or "$ref" in field, name
 
 
-@pytest.mark.parametrize("path", sorted(shipped("baselines").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(shipped("baselines").rglob("*.toml")), ids=lambda p: p.stem)
 def test_model_files_say_only_what_differs(path):
-    if path.stem in ("defaults", "budgets", "strategies"):
+    if path.stem in ("defaults", "budgets", "strategies", "published"):
         return
     defaults = read_toml(shipped("baselines", "defaults.toml"))
-    own = read_toml(path)
-    assert leaves(own) <= leaves(defaults) | {"model.name"}
+    own = {key: table for key, table in read_toml(path).items() if key != "paper"}
+    knobs = {f"imbalance.params.{k}" for k in strategy_defaults()[own.get("imbalance", {}).get("strategy", "none")]}
+    assert leaves(own) <= leaves(defaults) | {"model.name"} | knobs
 
 
 def test_budgets():
@@ -400,3 +404,27 @@ def test_spec_is_frozen(spec):
         spec.seed = 4
     with pytest.raises(ValidationError):
         spec.recipe.optimizer.lr = 1.0
+
+
+# recipes of published systems
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith("papers/")])
+def test_published_system_says_what_it_assumes(name):
+    paper, own = load_paper(name), leaves(read_toml(shipped("baselines", f"{name}.toml")))
+    assert "arXiv" in paper.source
+    # what is assumed and not written is the default, which decides too
+    assert set(paper.assumed) <= own | leaves(read_toml(shipped("baselines", "defaults.toml"))) | {
+        "imbalance.params.power"
+    }
+    assert load_paper("plain_cnn") is None
+
+
+def test_unknown_assumption_is_told(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[paper]\nsource = "x"\nprotocol = "official"\nassumed = ["model.droput"]\n[model]\nname = "vgg16"\n'
+    )
+    assert "unknown field 'model.droput' (did you mean model.dropout?)" in one_line(lambda: load_paper(str(path)))
+    path.write_text('[paper]\nsource = "x"\nprotocol = "offical"\nassumed = []\n[model]\nname = "vgg16"\n')
+    assert "mine.toml: protocol = 'offical'" in one_line(lambda: load_paper(str(path)))

@@ -57,6 +57,41 @@ def test_all_models_end_to_end(ferbench, faces, tmp_path):
     assert ferbench("report", "--check").returncode == 1
 
 
+def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces, tmp_path):
+    asked = (
+        "--data",
+        faces,
+        "--models",
+        "plain_cnn",
+        "--seeds",
+        "0,1",
+        "--budget",
+        "quick",
+        "--protocol",
+        "stratified-naive",
+    )
+    result = ferbench("run", *asked, "--tta", "flip", "--set", "input_size=16", "--set", "start_size=0")
+    assert result.returncode == 0, result.stderr
+    assert "drawn image by image" in result.stderr
+    assert "Plain CNN (TTA flip)" in result.stdout
+    assert len(list((tmp_path / "results/runs/faces/quick").iterdir())) == 4
+    result = ferbench("ensemble", "--from", "plain_cnn-*")
+    assert result.returncode == 0, result.stderr
+    assert "test accuracy" in result.stdout
+    result = ferbench("compare", "plain_cnn-none", "plain_cnn-none-TTA_flip")
+    assert result.returncode == 0, result.stderr
+    assert "in accuracy" in result.stdout.splitlines()[0]
+    assert ferbench("report").returncode == 0
+    assert ferbench("report", "--check").returncode == 0
+    assert "equals the one computed" in ferbench("rescore", "--check").stdout
+    text = (tmp_path / "results/README.md").read_text()
+    assert "## faces, protocol stratified-naive, budget quick" in text
+    assert "--protocol stratified-naive --tta flip" in text
+    assert "faces-stratified-naive-quick-reliability.png" in text
+    assert "Published results" not in text
+    assert "IMPOSSIBLE on 3,589 images" in ferbench("claims").stdout
+
+
 def test_python_interface(faces, tmp_path):
     import ferbench
 

@@ -190,3 +190,55 @@ def test_estimate_does_not_need_every_class_in_the_images_it_times(drawn):
     # of the first 8 images none shows disgust; on FER2013 none of the first 128 does, which --budget quick times
     assert 1 not in drawn.train.labels[:8]
     assert estimate_seconds(spec_of(drawn, batch_size=2), drawn, "cpu") > 0
+
+
+def test_other_views_of_a_run_are_a_run_of_their_own(run, drawn, monkeypatch):
+    store, spec, trained = run
+    monkeypatch.setattr(throughput, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(throughput, "WARMUP_SECONDS", 0.0)
+    flipped = spec.model_copy(update={"tta": "flip"})
+    record = run_one(flipped, drawn, store, "cpu", Nobody())
+    assert store.is_done(flipped) and store.is_done(spec)
+    assert record.id == flipped.id != spec.id and "-flip-" in record.id
+    # an image and its mirror image: the same network, trained once, which does twice the work
+    assert (record.history, record.best_epoch) == (trained.history, trained.best_epoch)
+    assert record.cost.macs == 2 * trained.cost.macs
+    assert f"weights of {spec.id}, averaged over 2 views (flip)" in record.notes
+    plain, seen = store.predictions(spec, "test"), store.predictions(flipped, "test")
+    assert list(seen.ids) == list(plain.ids)
+    assert not np.allclose(seen.probabilities, plain.probabilities, atol=1e-3)
+    mirrored = replace(drawn, test=replace(drawn.test, images=drawn.test.images[:, :, ::-1]))
+    network = set_up(spec, drawn, CPU).trainer.network
+    network.load_state_dict(load_file(store.folder(spec) / "weights.safetensors"))
+    ways = [set_up(spec, d, CPU).predict(network, "test", d.test).probabilities for d in (drawn, mirrored)]
+    np.testing.assert_allclose(seen.probabilities, np.mean(ways, axis=0), atol=1e-4)
+    assert record.scores["test"] == score(seen)
+
+
+def test_views_of_a_run_whose_weights_are_gone(run, drawn, tmp_path):
+    _, spec, record = run
+    elsewhere = Store(tmp_path)
+    flipped = spec.model_copy(update={"tta": "ten-crop"})
+    with pytest.raises(InputError, match=f"{spec.id}: its weights are not here .* train it again with --redo"):
+        run_one(flipped, drawn, elsewhere, "cpu", Nobody())
+    elsewhere.write_run(record, [])
+    with pytest.raises(InputError, match="its weights are not here"):
+        run_one(flipped, drawn, elsewhere, "cpu", Nobody())
+
+
+def test_views_take_longer_to_estimate_than_one_look_and_less_than_training(drawn):
+    spec = spec_of(drawn)
+    views = [estimate_seconds(spec.model_copy(update={"tta": t}), drawn, "cpu") for t in ("flip", "random:40")]
+    assert 0 < views[0] < views[1]
+
+
+def test_scores_on_the_clean_test(run, drawn):
+    """Two of the test images stand in train as well."""
+    store, spec, _ = run
+    images = drawn.test.images.copy()
+    images[:2] = drawn.train.images[:2]
+    leaking = replace(drawn, test=replace(drawn.test, images=images))
+    record = quickly(spec.model_copy(update={"seed": 7}), leaking, store)
+    assert record.scores["clean"].n == 28
+    rest = store.predictions(record.spec, "test").take(np.arange(2, 30))
+    assert record.scores["clean"] == score(rest)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ferbench.jobs import Plan
+    from ferbench.plan import Plan
     from ferbench.records.bench import BenchRecord
 
 
@@ -29,7 +29,7 @@ def run_suite(
     Raises:
         InputError: anything is unknown or does not fit.
     """
-    from ferbench.jobs import make_plan
+    from ferbench.plan import make_plan
 
     fixed: dict[str, Any] = {}
     if suite in ("training", "growth"):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import choose_device, describe, process_age
-from ferbench.jobs import Plan, run_many
+from ferbench.jobs import run_many
 from ferbench.listener import Silence
+from ferbench.plan import Plan
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, RunRecord, utc_now
 from ferbench.records.store import Store

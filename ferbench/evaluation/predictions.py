@@ -117,3 +117,9 @@ def predictions_of(
 ) -> Predictions:
     """Predictions from a network's logits `[N, K]`."""
     return Predictions(split, tuple(classes), np.array(ids), np.asarray(labels, np.uint8), softmax(logits))
+
+
+def average(members: Sequence[Predictions], weights: npt.NDArray) -> Predictions:
+    """Predictions with the weighted mean of the members' probabilities."""
+    mean = sum(w * p.probabilities.astype(np.float64) for w, p in zip(weights, members, strict=True)) / weights.sum()
+    return replace(members[0], probabilities=mean.astype(np.float32))

@@ -126,6 +126,18 @@ MODELS: Registry[Model] = Registry(
             macs=154_685_440,
             weights=_TORCHVISION + "efficientnet_v2_s-dd5fe13b.pth",
         ),
+        Model(
+            name="vggnet",
+            title="VGGNet (Khaireddin & Chen)",
+            builder="ferbench.models.vgg:vggnet",
+            paper="Khaireddin & Chen 2021, arXiv 2105.03588",
+            head="classifier",
+            stem_strides=(1,),
+            drop_path=False,
+            parameters=29_890_759,
+            macs=350_519_296,
+            weights=None,
+        ),
         _resnet(34, 21_281_991, 652_975_616, "resnet34-b627a593.pth"),
         _resnet(50, 23_516_103, 730_843_136, "resnet50-11ad3fa6.pth"),
     ],
@@ -171,6 +183,18 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
 
         load_pretrained(network, row, recipe.init, head_name(row, network))
     return network
+
+
+def missing_imagenet(name: str) -> str | None:
+    """Why a network's ImageNet weights can't be had; None: they are on disk, fetched now if they were not."""
+    from ferbench.models.weights import imagenet_file
+
+    row = MODELS[name]
+    try:
+        imagenet_file(row)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def head_name(row: Model, network: nn.Module) -> str:

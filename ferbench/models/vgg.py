@@ -1,4 +1,4 @@
-"""VGG16 with batch norm, cut to 48x48 grey input."""
+"""Networks of the VGG kind for small grey faces."""
 
 from __future__ import annotations
 
@@ -40,3 +40,35 @@ def vgg16(recipe: ModelRecipe, n_classes: int) -> nn.Module:
     whose first alone would hold 103 M of 138 M parameters for a 7x7 map that 48 pixels cannot fill.
     """
     return VGG16(n_classes, recipe.dropout)
+
+
+class VGGNet(nn.Module):
+    """Eight 3x3 convolutions with batch norm and four max-pools, then three dense layers."""
+
+    def __init__(self, n_classes: int, input_size: int, dropout: float) -> None:
+        super().__init__()
+        layers = [make_layers([width, width, "M"], batch_norm=True) for width in (64, 128, 256, 512)]
+        for block, inputs in zip(layers, (1, 64, 128, 256), strict=True):
+            block[0] = nn.Conv2d(inputs, block[0].out_channels, 3, padding=1)
+        self.features = nn.Sequential(*layers)
+        side = input_size // 16
+        self.dense = nn.Sequential(
+            # does nothing at that size; growing images are smaller
+            *(nn.AdaptiveAvgPool2d(side), nn.Flatten()),
+            *(nn.Linear(512 * side * side, 4096), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+            *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+        )
+        self.classifier = nn.Linear(4096, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[N, K]` of `[N, 1, H, W]` images."""
+        logits: Tensor = self.classifier(self.dense(self.features(images)))
+        return logits
+
+
+def vggnet(recipe: ModelRecipe, n_classes: int) -> nn.Module:
+    """VGGNet of Khaireddin & Chen (arXiv 2105.03588), which was made for crops of 40 pixels.
+
+    Its dense layers hold 25 of 30 M parameters and fit one image size; at 40 pixels the last map is 2x2.
+    """
+    return VGGNet(n_classes, recipe.input_size, recipe.dropout)

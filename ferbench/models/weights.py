@@ -22,7 +22,10 @@ def load_pretrained(network: nn.Module, row: Model, init: str, head: str) -> Non
     Raises:
         InputError: no such file, no network to fetch it, or tensors that do not fit.
     """
-    path = _imagenet_file(network, row) if init == "imagenet" else Path(init)
+    if init == "imagenet":
+        path = _timm_file(network, row) if row.head is None else imagenet_file(row)
+    else:
+        path = Path(init)
     stored = _read(path)
     own = network.state_dict()
     fitted: dict[str, Tensor] = {}
@@ -62,9 +65,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {k: v for k, v in table.items() if isinstance(v, Tensor)} if isinstance(table, dict) else {}
 
 
-def _imagenet_file(network: nn.Module, row: Model) -> Path:
-    if row.head is None:
-        return _timm_file(network, row)
+def imagenet_file(row: Model) -> Path:
+    """Where the ImageNet weights of a network (not timm's) are, fetched if they were not there.
+
+    Raises:
+        InputError: there are none, or they cannot be fetched.
+    """
     if row.weights is None:
         raise InputError(f"{row.name} has no published ImageNet weights: use model.init = 'scratch' or a file")
     file = Path(torch.hub.get_dir()) / "checkpoints" / row.weights.rpartition("/")[2]

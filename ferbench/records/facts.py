@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from ferbench.evaluation.metrics import Scores, clean_scores, score
+from ferbench.evaluation.predictions import Predictions
 from ferbench.recipe import DataKey
 
 
@@ -17,3 +20,16 @@ class DataFacts(BaseModel):
     """Split -> class -> images, before a budget takes its share."""
     test_twins: list[int]
     """Which test images, by their number in the ids, have a pixel-identical twin in train or val."""
+
+
+def scores_with_clean(splits: list[Predictions], facts: DataFacts | None) -> dict[str, Scores]:
+    """Scores by split, and as "clean" those of the test images without a twin, as far as facts tell them apart.
+
+    Args:
+        splits: predictions, test last.
+        facts: of their data set; None: not known.
+    """
+    scores = {p.split: score(p) for p in splits}
+    if facts:
+        scores |= clean_scores(splits[-1], ~np.isin(np.arange(len(splits[-1])), facts.test_twins))
+    return scores

@@ -17,10 +17,11 @@ from ferbench.evaluation.predictions import Predictions
 from ferbench.inputs import validated
 from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.bench import BenchRecord
+from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
 
-StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts)
+StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord)
 
 PREDICTED_SPLITS = ("val", "test")
 
@@ -30,7 +31,7 @@ class Store:
 
     `runs/<data>/<budget>/<run id>/` holds record.json, val.npz and test.npz, and beside them what git ignores:
     checkpoint.pt while a run is under way, weights.safetensors after it, worker.log. `data/` holds what is
-    known of the data sets, `bench/` speed benchmarks.
+    known of the data sets, `ensembles/` ensembles of runs, `bench/` speed benchmarks.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -38,7 +39,7 @@ class Store:
 
     def folder(self, spec: RunSpec) -> Path:
         """Where a run's files are."""
-        return self.root / "runs" / spec.data.name / spec.budget.name / spec.id
+        return self.root / run_place(spec)
 
     def is_done(self, spec: RunSpec) -> bool:
         """Whether the run's record says so and its predictions exist."""
@@ -102,7 +103,26 @@ class Store:
 
     def predictions(self, spec: RunSpec, split: str) -> Predictions:
         """The stored predictions of a run."""
-        return Predictions.load(self.folder(spec) / f"{split}.npz")
+        return self.predictions_at(run_place(spec), split)
+
+    def predictions_at(self, place: str, split: str) -> Predictions:
+        """The stored predictions of the run or ensemble in a folder of the results, as its `run_place`."""
+        return Predictions.load(self.root / place / f"{split}.npz")
+
+    def ensembles(self) -> list[EnsembleRecord]:
+        """Every stored ensemble, in the order of their folders.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return [_read(EnsembleRecord, p) for p in sorted(self.root.glob("ensembles/*/*/*/record.json"))]
+
+    def write_ensemble(self, record: EnsembleRecord, predictions: list[Predictions]) -> None:
+        """Store an ensemble: predictions first, the record last."""
+        folder = self.root / ensemble_place(record)
+        for split in predictions:
+            self.write(folder / f"{split.split}.npz", split.to_bytes())
+        self.write(folder / "record.json", (record.model_dump_json(indent=1) + "\n").encode())
 
     def write_run(self, record: RunRecord, predictions: list[Predictions]) -> None:
         """Store a run: predictions first, the record last, since the record says that the run is done."""
@@ -144,6 +164,16 @@ class Store:
                 yield False
                 return
             yield True
+
+
+def run_place(spec: RunSpec) -> str:
+    """The folder of a run below that of the results."""
+    return f"runs/{spec.data.name}/{spec.budget.name}/{spec.id}"
+
+
+def ensemble_place(record: EnsembleRecord) -> str:
+    """The folder of an ensemble below that of the results."""
+    return f"ensembles/{record.data.name}/{record.budget.name}/{record.id}"
 
 
 def read_record(path: Path) -> RunRecord:

@@ -38,7 +38,7 @@ def write(store: Store) -> list[Path]:
     Figures of entries that are gone stay where they are; README.md does not link them.
     """
     records = store.records()
-    board = weigh_all(build(records), store)
+    board = weigh_all(build(records, store.ensembles()), store)
     files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
     for name, content in files.items():
         store.write(store.root / name, content)
@@ -49,7 +49,7 @@ def write(store: Store) -> list[Path]:
 def check(store: Store) -> list[str]:
     """Names of the files that are not what the records give: texts that differ, and figures that are missing."""
     records = store.records()
-    board = weigh_all(build(records), store)
+    board = weigh_all(build(records, store.ensembles()), store)
     stale = [name for name, content in _texts(board, store, records).items() if _stored(store.root / name) != content]
     # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
     names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ferbench.evaluation.statistics import Interval
-from ferbench.report.leaderboard import Spread
+from ferbench.report.entries import Spread
 
 MISSING = "–"
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ferbench.inputs import read_toml, shipped, validated
 from ferbench.recipe import ProtocolName
 from ferbench.report.cells import MISSING, percent
-from ferbench.report.leaderboard import Entry, Leaderboard
+from ferbench.report.entries import Entry
+from ferbench.report.leaderboard import Leaderboard
 from ferbench.report.table import table
 
 TEST_SIZES = (3589, 7178)

@@ -22,6 +22,15 @@ def run_commands(specs: Iterable[RunSpec]) -> list[str]:
 
     A recipe that is not the shipped one is spelled out with `--set`: a line stays right when the shipped one changes.
     """
+    specs = list(specs)
+    # a line with --tta trains what it looks with
+    looked_with = {s.trained.id for s in specs if s.tta != "none"}
+    trained = [s for s in specs if s.tta == "none" and not (looked_with and s.id in looked_with)]
+    kinds = sorted({s.tta for s in specs} - {"none"})
+    return _commands(trained) + [line for tta in kinds for line in _commands([s for s in specs if s.tta == tta])]
+
+
+def _commands(specs: Sequence[RunSpec]) -> list[str]:
     by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
     for group in by_recipe(specs, lambda s: s.recipe).values():
         by_changes[_changes(group[0].recipe)] += group
@@ -57,6 +66,7 @@ def _line(
     words = ["ferbench", "run", "--models", ",".join(models), "--imbalance", ",".join(strategies)]
     words += ["--seeds", ",".join(map(str, seeds)), "--budget", spec.budget.name]
     words += [] if spec.data.protocol == "official" else ["--protocol", spec.data.protocol]
+    words += [] if spec.tta == "none" else ["--tta", spec.tta]
     if not isinstance(changes, str):
         words += [word for field, value in changes for word in ("--set", f"{field}={value}")]
     line = f"{shlex.join(words)} --data {_data_words(spec.data.name)}"

@@ -10,8 +10,9 @@ from ferbench.evaluation.metrics import METRICS, Scores, score
 from ferbench.evaluation.predictions import Predictions
 from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, holm, resample
 from ferbench.records.store import Store
+from ferbench.report.entries import Entry
 from ferbench.report.evidence import ERROR_RATE, load_predictions
-from ferbench.report.leaderboard import Entry, Leaderboard, Track, build
+from ferbench.report.leaderboard import Leaderboard, Track, build
 
 POINTS = ("accuracy", "balanced_accuracy")
 """Metrics that are told in percentage points."""
@@ -111,7 +112,7 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
         InputError: an entry, the metric or the track is unknown, or predictions are missing or of different images.
     """
     metric = METRICS[metric].name
-    found, entries = _find(build(store.records()), a, b, track)
+    found, entries = _find(build(store.records(), store.ensembles()), a, b, track)
     predictions = [load_predictions(e, store, "test") for e in entries]
     try:
         draws = resample(predictions)

@@ -18,7 +18,8 @@ from ferbench.evaluation.statistics import Draws, Interval, compare, groups, hol
 
 if TYPE_CHECKING:
     from ferbench.records.store import Store
-    from ferbench.report.leaderboard import Entry, Leaderboard, Track
+    from ferbench.report.entries import Entry
+    from ferbench.report.leaderboard import Leaderboard, Track
 
 ERROR_RATE = 0.05
 """Of any pair of a track that is told apart: the chance that one of them is not different, by Holm's correction."""
@@ -95,7 +96,7 @@ def load_predictions(entry: Entry, store: Store, split: str) -> list[Predictions
     Raises:
         InputError: they are missing or damaged.
     """
-    return [store.predictions(spec, split) for spec in entry.specs]
+    return [store.predictions_at(place, split) for place in entry.places]
 
 
 def _predictions(entry: Entry, store: Store) -> dict[str, list[Predictions]] | None:

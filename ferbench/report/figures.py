@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from ferbench.records.record import EpochRow, RunRecord
-from ferbench.report.leaderboard import Entry, Leaderboard, Track
+from ferbench.report.canvas import blank, png, style
+from ferbench.report.diagrams import draw_confusion, draw_reliability
+from ferbench.report.entries import Entry
+from ferbench.report.leaderboard import Leaderboard, Track
 from ferbench.report.looks import Looks, looks_of
 from ferbench.report.placement import Box, free_box
 
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Kind = Literal["curves", "parameters", "speed", "confusion"]
-DPI = 110
+Kind = Literal["curves", "parameters", "speed", "confusion", "reliability"]
 LEGEND_ABOVE = 12
 """With more entries than this, points are told apart by a legend: there is no room for a name at each."""
 ALL_DRAWN = 40
 """With more entries than this (all models with all strategies are 35), figures show the best `LEGEND_ABOVE`."""
 MATRICES = 5
-"""As many of the best entries have a confusion matrix, half a second each to draw; of a larger track only the first."""
+"""As many of the best entries have a reliability curve and a confusion matrix, half a second each to draw; of a larger
+track only the first has a matrix."""
 SEEDS_DRAWN = 10
 """With more seeds than this, their curves would cover the means."""
 _CLEAR = 8
@@ -53,11 +52,16 @@ def figures(whole: Track) -> list[Figure]:
     track = _drawn(whole)
     n, n_all = len(track.entries), len(whole.entries)
     which = f" (the best {n} of {n_all:,})" if n < n_all else ""
-    found = [Figure(f"{track.slug}-curves.png", "curves", track.entries, which)]
+    trained = tuple(e for e in track.entries if e.is_trained)
+    found = [Figure(f"{track.slug}-curves.png", "curves", trained, which)] if trained else []
     sized = tuple(e for e in track.entries if e.parameters)
     if sized:
         found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized, which))
     found += _speed_figures(track, which)
+    weighed = tuple(e for e in whole.entries[:MATRICES] if e.evidence)
+    if weighed:
+        few = f" (the best {len(weighed)} of {n_all:,})" if len(weighed) < n_all else ""
+        found.append(Figure(f"{track.slug}-reliability.png", "reliability", weighed, few))
     best = track.entries[: 1 if which else MATRICES]
     return found + [Figure(f"{track.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in best]
 
@@ -84,61 +88,11 @@ def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
         "curves": _draw_curves,
         "parameters": _draw_parameters,
         "speed": _draw_speed,
-        "confusion": _draw_confusion,
+        "confusion": lambda track, figure, _: draw_confusion(track, figure.entries[0]),
+        "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
-    with _style():
+    with style():
         return {f.name: drawers[f.kind](_drawn(t), f, by_id) for t in board.tracks for f in figures(t)}
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib as mpl
-
-    looks: Any = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9.5,
-        "axes.titlesize": 10.5,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "0.6",
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "0.92",
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "xtick.color": "0.3",
-        "ytick.color": "0.3",
-        "legend.frameon": False,
-    }
-    # from matplotlib's own defaults, so that a user's matplotlibrc changes nothing
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(looks)
-        yield
-
-
-def _canvas(width: float, height: float, columns: int = 1) -> tuple[Canvas, list[Axes]]:
-    # Figure and its Agg canvas, not pyplot: no global state, no display
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(canvas)
-    return canvas, list(np.atleast_1d(canvas.subplots(1, columns)))
-
-
-def _png(canvas: Canvas) -> bytes:
-    """The figure as a PNG of 256 colours: a third of the size, and no difference to the eye."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    # not savefig, which would draw twice, and write a file to be read again
-    agg = FigureCanvasAgg(canvas)
-    agg.draw()
-    full, png = Image.frombytes("RGBA", agg.get_width_height(), bytes(agg.buffer_rgba())), io.BytesIO()
-    full.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, "png", optimize=True)
-    return png.getvalue()
 
 
 def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
@@ -167,7 +121,7 @@ def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) ->
     from matplotlib.ticker import MaxNLocator
 
     looks = looks_of(track)
-    canvas, (left, right) = _canvas(10.5, 4.2, 2)
+    canvas, (left, right) = blank(10.5, 4.2, 2)
     for entry in figure.entries:
         runs, look = [records[i] for i in entry.runs], looks[entry.slug]
         _curve(left, runs, lambda r: 100 * r.val_accuracy, look)
@@ -183,7 +137,7 @@ def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) ->
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     canvas.suptitle(f"{track.title}{figure.which}", x=0.01, ha="left", fontsize=11)
     _add_legend(canvas, track, figure.entries, dashes=True)
-    return _png(canvas)
+    return png(canvas)
 
 
 def _curve(axes: Axes, runs: list[RunRecord], value: Callable[[EpochRow], float], look: Looks) -> None:
@@ -214,7 +168,7 @@ def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]]
 
     looks = looks_of(track)
     crowded = len(points) > LEGEND_ABOVE
-    canvas, (axes,) = _canvas(8.6 if crowded else 7.2, 4.6)
+    canvas, (axes,) = blank(8.6 if crowded else 7.2, 4.6)
     axes.set_xscale("log")
     for entry, x in points:
         score, look = entry.test["accuracy"], looks[entry.slug]
@@ -234,7 +188,7 @@ def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]]
         _add_legend(canvas, track, [e for e, _ in points], dashes=False)
     else:
         _name_points(canvas, axes, points)
-    return _png(canvas)
+    return png(canvas)
 
 
 def _widen(axes: Axes, xs: list[float]) -> None:
@@ -268,27 +222,3 @@ def _name_points(canvas: Canvas, axes: Axes, points: Sequence[tuple[Entry, float
         if math.dist((x, y), end) > 2 * _CLEAR:
             line = {"arrowstyle": "-", "color": "0.6", "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
             axes.annotate("", spot, end, textcoords="figure pixels", arrowprops=line)
-
-
-def _draw_confusion(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
-    import seaborn as sns
-
-    entry, classes = figure.entries[0], track.classes
-    counts = np.sum([records[i].scores["test"].confusion for i in entry.runs], axis=0)
-    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 0.74 * len(classes)
-    canvas, (axes,) = _canvas(side + 2.3, side + 1.3)
-    cells = [[f"{p:.1f}\n{n:,}" for p, n in zip(*row, strict=True)] for row in zip(percent, counts, strict=True)]
-    sns.heatmap(
-        percent, annot=np.array(cells), fmt="", cmap="Blues", vmin=0, vmax=100, square=True, linewidths=1,
-        xticklabels=classes, yticklabels=classes, ax=axes, annot_kws={"fontsize": 8, "linespacing": 1.35},
-        cbar_kws={"label": "% of the true class", "shrink": 0.75},
-    )  # fmt: skip
-    axes.tick_params(length=0)
-    axes.tick_params(axis="x", rotation=35)
-    axes.tick_params(axis="y", rotation=0)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    several = f", counts over {len(entry.seeds)} seeds" if len(entry.seeds) > 1 else ""
-    axes.set_title(f"{entry.label}\n{track.title}: % of the true class and images{several}", fontsize=10)
-    return _png(canvas)

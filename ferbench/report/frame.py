@@ -9,8 +9,9 @@ from ferbench.evaluation.metrics import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ferbench.report.entries import Entry, Spread
     from ferbench.report.evidence import Evidence
-    from ferbench.report.leaderboard import Entry, Leaderboard, Spread, Track
+    from ferbench.report.leaderboard import Leaderboard, Track
 
 DECIMALS = 6
 _OF_PROBABILITIES = ("nll", "brier", "ece")

@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from ferbench.report.leaderboard import Entry, Track
+from ferbench.report.entries import Entry
+from ferbench.report.leaderboard import Track
 
 _MARKERS = "os^Dv<>phX"
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (8, 2)), (0, (2, 2)), (0, (6, 1, 1, 1, 1, 1)))  # fmt: skip  # noqa: E501

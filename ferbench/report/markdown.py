@@ -13,9 +13,10 @@ from ferbench.records.record import RunRecord
 from ferbench.report import claims
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
 from ferbench.report.commands import run_commands
+from ferbench.report.entries import Entry
 from ferbench.report.evidence import WEIGHED, Evidence
-from ferbench.report.figures import Figure, figures
-from ferbench.report.leaderboard import Entry, Leaderboard, Track, track_key
+from ferbench.report.figures import Figure, Kind, figures
+from ferbench.report.leaderboard import Leaderboard, Track, track_key
 from ferbench.report.oracle import inflations
 from ferbench.report.table import escape, table
 
@@ -68,10 +69,11 @@ def _section(whole: Track, board: Leaderboard, records: list[RunRecord]) -> Iter
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
         yield from (f"{line}\n" for line in _remarks(track))
-        yield from _images(whole, confusion=False)
+        yield from _images(whole, "curves", "parameters", "speed")
         yield f"### F1 by class\n\n{_class_table(track)}\n"
         yield from _calibration(track)
-        yield from _images(whole, confusion=True)
+        yield from _images(whole, "reliability")
+        yield from _images(whole, "confusion")
     if track.failures:
         yield "### Failed runs\n"
         yield from _more(whole.failures, "runs", "`runs/`")
@@ -251,10 +253,10 @@ def _failure_table(track: Track) -> str:
     return table(["run", "model", "strategy", "seed", "reason"], rows, ("run", "model", "strategy", "reason"))
 
 
-def _images(track: Track, *, confusion: bool) -> Iterator[str]:
-    chosen = [f for f in figures(track) if (f.kind == "confusion") == confusion]
+def _images(track: Track, *kinds: Kind) -> Iterator[str]:
+    chosen = [f for f in figures(track) if f.kind in kinds]
     links = "\n\n".join(f"![{escape(_caption(track, f))}](figures/{f.name})" for f in chosen)
-    if chosen and confusion:
+    if chosen and "confusion" in kinds:
         n, n_all = len(chosen), len(track.entries)
         which = f" (the best {n} of {n_all:,})" if n < n_all else ""
         yield f"<details>\n<summary>Confusion matrices{which}</summary>\n\n{links}\n\n</details>\n"
@@ -268,6 +270,7 @@ def _caption(track: Track, figure: Figure) -> str:
         "parameters": "test accuracy against parameters",
         "speed": "test accuracy against inference speed",
         "confusion": "confusion matrix",
+        "reliability": "reliability",
     }[figure.kind]
     whose = f"{figure.entries[0].label}, " if figure.kind == "confusion" else ""
     return f"{track.title}: {whose}{words}{figure.which}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ferbench.report.leaderboard import Entry, Leaderboard, Track
+from ferbench.report.entries import Entry
+from ferbench.report.leaderboard import Leaderboard, Track
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import Scores, clean_scores, score
-from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.metrics import Scores
+from ferbench.evaluation.predictions import Predictions, average
 from ferbench.recipe import DataKey
+from ferbench.records.ensemble import EnsembleRecord
+from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord
-from ferbench.records.store import PREDICTED_SPLITS, Store
+from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place
 
 TOLERANCE = 1e-9
 
@@ -39,7 +41,38 @@ def rescore(store: Store, *, write: bool) -> list[str]:
         lines += [f"{record.id}: {line}" for line in found]
         if write and scores and scores != record.scores:
             store.write_record(record.model_copy(update={"scores": {**record.scores, **scores}}))
+    by_id = {r.id: r for r in done}
+    for ensemble in store.ensembles():
+        found, averaged = _check_ensemble(store, ensemble, by_id)
+        lines += [f"{ensemble.id}: {line}" for line in found]
+        if write and found and averaged:
+            scores = scores_with_clean(averaged, store.facts(ensemble.data))
+            store.write_ensemble(ensemble.model_copy(update={"scores": scores}), averaged)
     return lines
+
+
+def _check_ensemble(
+    store: Store, record: EnsembleRecord, runs: dict[str, RunRecord]
+) -> tuple[list[str], list[Predictions]]:
+    """What is wrong with an ensemble, and the averages of its members' predictions where those are there."""
+    lost = [m.run for m in record.members if m.run not in runs]
+    if lost:
+        return [f"its member {lost[0]} is not there"], []
+    weights = np.array([m.weight for m in record.members])
+    lines: list[str] = []
+    averaged = []
+    for split in PREDICTED_SPLITS:
+        try:
+            members = [store.predictions(runs[m.run].spec, split) for m in record.members]
+            stored = store.predictions_at(ensemble_place(record), split)
+        except InputError as error:
+            return [str(error)], []
+        averaged.append(average(members, weights))
+        if stored.probabilities.shape != averaged[-1].probabilities.shape or not np.allclose(
+            stored.probabilities, averaged[-1].probabilities, atol=1e-6
+        ):
+            lines.append(f"{split}: its predictions are not the mean of its members'")
+    return lines + _changes(record.scores, scores_with_clean(averaged, store.facts(record.data))), averaged
 
 
 def _check(
@@ -48,6 +81,7 @@ def _check(
     """What is wrong with a record, and its scores by its predictions where those can be trusted."""
     lines = [f"the spec's id is {record.spec.id}"] if record.id != record.spec.id else []
     scores: dict[str, Scores] = {}
+    facts = store.facts(record.spec.data)
     for split in PREDICTED_SPLITS:
         try:
             predictions = store.predictions(record.spec, split)
@@ -58,15 +92,8 @@ def _check(
         if faults:
             lines += [f"{split}: {fault}" for fault in faults]
             continue
-        scores[split] = score(predictions)
-        facts = store.facts(record.spec.data)
-        if split == "test" and facts:
-            scores |= clean_scores(predictions, ~np.isin(np.arange(len(predictions)), facts.test_twins))
-    for name, computed in scores.items():
-        if name in record.scores:
-            lines += [f"{name}: {line}" for line in differences(record.scores[name], computed)]
-        else:
-            lines.append(f"{name}: the record has no scores")
+        scores |= scores_with_clean([predictions], facts if split == "test" else None)
+    lines += _changes(record.scores, scores)
     return lines, scores if scores.keys() >= set(PREDICTED_SPLITS) else None
 
 
@@ -98,6 +125,13 @@ def _accepted_truths(store: Store, records: list[RunRecord]) -> dict[tuple[DataK
 
 def _truth(predictions: Predictions) -> Truth:
     return predictions.classes, "\n".join(map(str, predictions.ids)).encode(), predictions.labels.tobytes()
+
+
+def _changes(stored: dict[str, Scores], computed: dict[str, Scores]) -> list[str]:
+    """One line for each difference, by split."""
+    lines = [f"{name}: the record has no scores" for name in computed if name not in stored]
+    both = [name for name in computed if name in stored]
+    return lines + [f"{name}: {line}" for name in both for line in differences(stored[name], computed[name])]
 
 
 def differences(stored: Scores, computed: Scores) -> list[str]:

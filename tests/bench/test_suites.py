@@ -16,7 +16,7 @@ from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
 from ferbench.data.dataset import Dataset
 from ferbench.errors import InputError
-from ferbench.jobs import make_plan
+from ferbench.plan import make_plan
 
 
 def samples(record) -> dict[str, dict[str, int]]:

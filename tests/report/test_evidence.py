@@ -55,7 +55,7 @@ def test_entries_that_differ_are_told_apart(skilled):
 
 def test_intervals_are_those_of_the_predictions(skilled):
     (track,) = weighed(skilled).tracks
-    seeds = [[skilled.predictions(s, "test") for s in e.specs] for e in track.entries]
+    seeds = [[skilled.predictions_at(p, "test") for p in e.places] for e in track.entries]
     for entry, draws in zip(track.entries, resample(seeds), strict=True):
         assert entry.evidence.intervals == {m: draws.interval(m) for m in METRICS.names}
         low, high = entry.evidence.intervals["accuracy"]

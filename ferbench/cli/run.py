@@ -1,0 +1,140 @@
+"""`ferbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ferbench.cli.options import DataPath, Labels, Results, say, seed_list
+from ferbench.errors import InputError, Interrupted
+
+
+def run(
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, globs ('resnet*'), timm:NAME, recipes, their files, 'all'; commas between. Default: all, or "
+            "none beside --recipe."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipes, such as papers/insideout (`ferbench list recipes`); commas between.")
+    ] = None,
+    imbalance: Annotated[
+        str | None, typer.Option(help="Strategies, globs or 'all'; commas between. Default: each recipe's own (none).")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="One run each, such as 0,1,2.")] = "0",
+    budget: Annotated[
+        str | None, typer.Option(help="full, quick or demo. Default: full, or demo on the synthetic faces.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="How splits are made and used (`ferbench list protocols`). Default: official, or the recipe's."
+        ),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="scratch, imagenet or a weights file, in place of the recipe's.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option(help="Test-time augmentation beside each run: flip, ten-crop, random:N; commas between.")
+    ] = "none",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a recipe field: optimizer.lr=0.05. May be repeated.")
+    ] = None,
+    data: DataPath = None,
+    labels: Labels = None,
+    results: Results = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs_per_gpu: Annotated[
+        str, typer.Option(metavar="N", help="Runs at once on the device: one small network rarely fills a GPU.")
+    ] = "1",
+    redo: Annotated[bool, typer.Option("--redo", help="Do again what is done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and how long it should take.")] = False,
+) -> None:
+    """Train and score models: every model x strategy x seed that is not done yet, then the leaderboard."""
+    from ferbench.inputs import parse_override
+    from ferbench.jobs import run_many
+    from ferbench.plan import make_plan
+
+    at_once = _at_least_1("--jobs-per-gpu", jobs_per_gpu)
+    plan = make_plan(
+        ",".join(filter(None, (models, recipe))) or "all",
+        source=data,
+        labels=labels,
+        imbalance=imbalance,
+        seeds=seed_list(seeds),
+        budget=budget,
+        protocol=protocol,
+        init=init,
+        tta=tta,
+        overrides=dict(parse_override(c) for c in changes or []),
+        results=results,
+        device=device,
+    )
+    _tell_data(plan, asked=data)
+    todo = list(plan.specs) if redo else plan.missing()
+    if dry_run:
+        _show_plan(plan, todo)
+        return
+    from ferbench.progress import Progress
+
+    try:
+        with Progress(len(todo)) as bars:
+            records = run_many(plan, bars, redo=redo, at_once=at_once)
+    except KeyboardInterrupt:
+        raise Interrupted(130) from None
+    if at_once > 1 and bars.images_per_second:
+        say(f"up to {at_once} runs at once: {bars.images_per_second:,.0f} training images/s together")
+    _show_leaderboard(plan, records)
+    failed = [r for r in records if r.status == "failed"]
+    if failed:
+        say(f"ferbench: {len(failed)} of {len(plan.specs)} runs failed:")
+        for record in failed:
+            say(f"  {record.id}: {record.reason}")
+        raise typer.Exit(1)
+
+
+def _at_least_1(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{option} {text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def _tell_data(plan: Any, asked: str | None) -> None:
+    if plan.source.startswith("synthetic") and asked is None:
+        say(
+            "No FER2013 found (--data PATH, FERBENCH_DATA, or `ferbench data add PATH`): running on the built-in "
+            "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "
+            "'challenges-in-representation-learning-facial-expression-recognition-challenge'."
+        )
+    for note in (*plan.notes, *plan.dataset.notes):
+        say(f"note: {note}")
+
+
+def _show_plan(plan: Any, todo: list[Any]) -> None:
+    from ferbench.jobs import estimate
+    from ferbench.progress import run_label
+
+    print(f"{plan.dataset.name} ({plan.dataset.edition}), {len(plan.specs)} runs, {len(todo)} to do")
+    total = 0.0
+    for spec, seconds in estimate(plan, todo):
+        shown = f"cannot run: {seconds}" if isinstance(seconds, str) else f"about {_duration(seconds)}"
+        total += 0.0 if isinstance(seconds, str) else seconds
+        print(f"  {run_label(spec)}  {spec.epochs} epochs of {spec.budget.fraction:.0%}  {shown}")
+    print(f"together about {_duration(total)}")
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d} min"
+
+
+def _show_leaderboard(plan: Any, records: list[Any]) -> None:
+    from ferbench.report.leaderboard import build
+    from ferbench.report.terminal import show
+
+    show(build(records))
+    print(f"records and predictions: {plan.store.root}; `ferbench report --results {plan.store.root}` publishes them")

@@ -1,0 +1,112 @@
+"""Ensembles of stored runs: averaged probabilities, members chosen on val alone; no torch, no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from ferbench.environment import describe_software
+from ferbench.errors import InputError
+from ferbench.evaluation.metrics import METRICS, compute
+from ferbench.evaluation.predictions import Predictions, average
+from ferbench.recipe import Budget, DataKey
+from ferbench.records.ensemble import EnsembleRecord, Member
+from ferbench.records.facts import scores_with_clean
+from ferbench.records.record import RunRecord, utc_now
+from ferbench.records.store import Store
+
+ROUNDS = 25
+"""Choices after which selection ends; a run may be chosen again."""
+
+
+def make_ensemble(
+    store: Store, wanted: str, *, metric: str = "accuracy", data: str | None = None, budget: str | None = None
+) -> EnsembleRecord:
+    """The stored ensemble of the best of some runs, by greedy selection with replacement (Caruana et al. 2004).
+
+    Args:
+        store: the results folder.
+        wanted: globs of run ids ("resnet*", "plain_cnn-focal-*"), separated by commas.
+        metric: the score on val that chooses; ties go to the lower negative log-likelihood.
+        data: name of the data set; None is the first that has two such runs.
+        budget: likewise.
+
+    Raises:
+        InputError: fewer than two runs fit, or their predictions are missing or of different images.
+    """
+    rule = METRICS[metric]
+    runs = _candidates(store, wanted, data, budget)
+    val, test = ([store.predictions(r.spec, split) for r in runs] for split in ("val", "test"))
+    for split in (val, test):
+        _check_same_images(runs, split)
+    weights, path = select(val, rule.name)
+    chosen = {split[0].split: average(split, weights) for split in (val, test)}
+    software = describe_software()
+    record = EnsembleRecord(
+        data=runs[0].spec.data,
+        budget=runs[0].spec.budget,
+        candidates=[r.id for r in runs],
+        metric=rule.name,
+        members=[
+            Member(run=runs[i].id, weight=int(weights[i])) for i in np.argsort(-weights, kind="stable") if weights[i]
+        ],
+        path=path,
+        scores=scores_with_clean(list(chosen.values()), store.facts(runs[0].spec.data)),
+        finished_at=utc_now(),
+        ferbench=software["ferbench"],
+        commit=software["commit"],
+    )
+    store.write_ensemble(record, list(chosen.values()))
+    return record
+
+
+def _candidates(store: Store, wanted: str, data: str | None, budget: str | None) -> list[RunRecord]:
+    """The runs of the first track of which at least two fit."""
+    patterns = [word.strip() for word in wanted.split(",")]
+    tracks: dict[tuple[DataKey, Budget], list[RunRecord]] = {}
+    for run in store.records():
+        key = run.spec.data, run.spec.budget
+        fits = data in (None, key[0].name) and budget in (None, key[1].name) and key[0].protocol != "oracle"
+        # views of a run that is a candidate itself would count it twice
+        if run.status == "ok" and run.spec.tta == "none" and fits and any(fnmatchcase(run.id, p) for p in patterns):
+            tracks.setdefault(key, []).append(run)
+    enough = [runs for runs in tracks.values() if len(runs) > 1]
+    if not enough:
+        found = sum(map(len, tracks.values()))
+        raise InputError(f"--from {wanted!r}: {found} finished runs fit, at least 2 on the same data are needed")
+    return min(enough, key=lambda runs: ("full", "quick", "demo").index(runs[0].spec.budget.name))
+
+
+def _check_same_images(runs: Sequence[RunRecord], predictions: Sequence[Predictions]) -> None:
+    first = predictions[0]
+    for run, own in zip(runs, predictions, strict=True):
+        if not (np.array_equal(own.ids, first.ids) and np.array_equal(own.labels, first.labels)):
+            raise InputError(f"{run.id}: its {own.split} predictions are of other images than {runs[0].id}'s")
+
+
+def select(val: Sequence[Predictions], metric: str) -> tuple[np.ndarray, list[float]]:
+    """How often each candidate is chosen, [C], and the val score after each choice, both as far as the best.
+
+    Args:
+        val: the candidates' predictions.
+        metric: a row of METRICS.
+    """
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    total = np.zeros_like(val[0].probabilities, dtype=np.float64)
+    order: list[int] = []
+    path: list[float] = []
+    while len(order) < ROUNDS:
+        merits = []
+        for candidate in val:
+            mean = (total + candidate.probabilities) / (len(order) + 1)
+            scores = compute(replace(candidate, probabilities=mean.astype(np.float32)))
+            merits.append((sign * scores[metric], -scores["nll"]))
+        best = max(range(len(val)), key=merits.__getitem__)
+        order.append(best)
+        path.append(sign * merits[best][0])
+        total += val[best].probabilities
+    end = 1 + max(range(ROUNDS), key=lambda i: (sign * path[i], -i))
+    return np.bincount(order[:end], minlength=len(val)), path[:end]

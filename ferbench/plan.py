@@ -1,0 +1,178 @@
+"""Which runs a command asks for, on which data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferbench import data, models
+from ferbench.data.dataset import RENAMED_FOLDERS
+from ferbench.data.protocol import clean_test, divide
+from ferbench.environment import check_device_name
+from ferbench.errors import InputError
+from ferbench.inputs import Paper, load_budget, load_paper, load_recipe, recipe_names
+from ferbench.recipe import TTA_PATTERN, Budget, DataKey, RunSpec
+from ferbench.records.facts import DataFacts
+from ferbench.records.store import Store
+from ferbench.training.imbalance import STRATEGIES
+from ferbench.worker import Job
+
+if TYPE_CHECKING:
+    from ferbench.data import Dataset
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which runs a command asks for, on which data."""
+
+    specs: tuple[RunSpec, ...]
+    source: str
+    """As `data.load` takes it."""
+    labels: str | None
+    dataset: Dataset
+    store: Store
+    device: str
+
+    notes: tuple[str, ...] = ()
+    """What the reader must know of the recipes."""
+
+    def missing(self) -> list[RunSpec]:
+        """The runs whose files are not there yet."""
+        return [s for s in self.specs if not self.store.is_done(s)]
+
+    def job(self, spec: RunSpec, task: str, redo: bool = False, at_once: int = 1) -> Job:
+        """A run as its worker is told."""
+        return Job.model_validate(
+            {
+                "task": task,
+                "spec": spec,
+                "source": self.source,
+                "labels": self.labels,
+                "results": str(self.store.root.resolve()),
+                "device": self.device,
+                "redo": redo,
+                "at_once": at_once,
+            }
+        )
+
+    def write_facts(self) -> None:
+        """Store what is known of the data set, unless it is there."""
+        dataset, key = self.dataset, self.specs[0].data
+        if self.store.facts(key) is None:
+            counts = {
+                name: dict(zip(dataset.classes, split.counts(len(dataset.classes)).tolist(), strict=True))
+                for name, split in dataset.splits()
+            }
+            twins = (~clean_test(dataset)).nonzero()[0].tolist()
+            self.store.write_facts(DataFacts(data=key, counts=counts, test_twins=twins))
+
+
+def make_plan(
+    models_wanted: str,
+    *,
+    source: str | Path | None = None,
+    labels: str | None = None,
+    imbalance: str | None = None,
+    seeds: Sequence[int] = (0,),
+    budget: str | None = None,
+    protocol: str | None = None,
+    init: str | None = None,
+    tta: str = "none",
+    overrides: dict[str, Any] | None = None,
+    results: str | Path = "results",
+    device: str = "auto",
+) -> Plan:
+    """The runs of every model x strategy x seed.
+
+    Args:
+        models_wanted: names, globs, shipped recipes, recipe files ending in .toml, or "all", separated by commas.
+        source: the data; see `data.load`.
+        imbalance: strategies, in the same way; None leaves each recipe's own.
+        budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
+        protocol: of `data.protocol.PROTOCOLS`; None is that of the published system that the recipes follow, else
+            "official", or "folder" where the files leave no other.
+        tta: kinds of test-time augmentation, separated by commas, each a run of its own beside the one it looks with.
+
+    Raises:
+        InputError: anything is unknown or does not fit.
+    """
+    recipes = list(dict.fromkeys(r for word in models_wanted.split(",") for r in _recipes(word.strip())))
+    papers = {name: paper for name in recipes if (paper := load_paper(name))}
+    strategies = [None] if imbalance is None else [s.name for s in STRATEGIES.select(imbalance)]
+    _check_seeds(seeds)
+    check_device_name(device)
+    resolved = data.resolve(source)
+    given = data.load(resolved, labels)
+    wanted = protocol or _own_protocol(recipes, papers) or ("folder" if given.name == RENAMED_FOLDERS else "official")
+    dataset = divide(given, wanted)
+    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
+    track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
+    _check_overrides(overrides or {}, track)
+    kinds = _tta_kinds(tta)
+    specs = []
+    notes = []
+    for name in recipes:
+        own_init = init
+        if name in papers:
+            own_init, said = _paper_init(name, papers[name], init)
+            notes += said
+        for strategy in strategies:
+            recipe = load_recipe(name, strategy=strategy, init=own_init, overrides=overrides)
+            models.check(recipe.model)
+            specs += [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
+    unique = {s.id: s for s in specs}
+    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, tuple(notes))
+
+
+def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | None:
+    own = {name: papers[name].protocol if name in papers else None for name in recipes}
+    if len(set(own.values())) > 1:
+        told = ", ".join(f"{name}: {protocol or 'official'}" for name, protocol in own.items())
+        raise InputError(f"these recipes have different protocols ({told}): choose one with --protocol")
+    return next(iter(own.values()))
+
+
+def _paper_init(name: str, paper: Paper, init: str | None) -> tuple[str | None, list[str]]:
+    """What a published system's recipe starts from, which is scratch where its weights can't be had, and notes."""
+    notes = [f"{name} follows {paper.source}; no source gives {', '.join(paper.assumed)}"]
+    model = load_recipe(name).model
+    if init is None and model.init == "imagenet":
+        reason = models.missing_imagenet(model.name)
+        if reason:
+            return "scratch", [*notes, f"{name} runs from scratch: {reason}"]
+    return init, notes
+
+
+def _recipes(word: str) -> list[str]:
+    # a shipped recipe that is not a model's own; timm.toml needs a network's name
+    other = word in recipe_names() and word not in models.MODELS.names and word != "timm"
+    return [word] if word.endswith(".toml") or other else [row.name for row in models.select(word)]
+
+
+def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
+    """Refuse to set what the budget decides."""
+    for field in ("epochs", "batch_size"):
+        value = getattr(budget, field)
+        if value and overrides.keys() & {field, f"training.{field}"}:
+            raise InputError(
+                f"--set {field}: budget {budget.name} sets {field} = {value} for every model (--budget full)"
+            )
+
+
+def _tta_kinds(text: str) -> list[str]:
+    kinds = list(dict.fromkeys(["none", *(word.strip() for word in text.split(","))]))
+    for kind in kinds:
+        if not re.fullmatch(TTA_PATTERN, kind):
+            raise InputError(f"--tta {kind!r}: expected none, flip, ten-crop or random:N with N from 1 to 100")
+    return kinds
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed {seed} is out of range (0 to 4294967295)")
+    if not seeds:
+        raise InputError("no seed given (--seeds 0,1,2)")

@@ -1,0 +1,87 @@
+"""How often the intervals of `ferbench report` hold what they should, and how often a comparison is wrong.
+
+    python scripts/coverage.py [results/runs/fer2013/full/RUN/test.npz]
+
+One seed: the stored predictions are taken for the whole world; samples of as many images are drawn from it, each with
+its interval, and it is counted how often that holds the world's score. Several seeds, and two entries that do not
+differ: invented answers, in which every image has its own difficulty and every seed its own skill.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ferbench.evaluation.metrics import METRICS, compute
+from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.statistics import compare, resample, stratified_weights
+
+SAMPLES, RESAMPLES = 1000, 1000
+SEED_SD = 0.005
+"""Standard deviation of the seeds' true accuracies: half a point, as runs on FER2013 have it."""
+
+
+def one_seed(world: Predictions) -> dict[str, float]:
+    """Metric -> share of samples whose interval holds the world's score."""
+    random = np.random.default_rng(1)
+    truth, held = compute(world), dict.fromkeys(METRICS.names, 0)
+    for draw in range(SAMPLES):
+        counts = stratified_weights(world.labels, 1, random)[0].astype(int)
+        rows = np.repeat(np.arange(len(world)), counts)
+        sample = Predictions(
+            world.split, world.classes, np.array([f"{i:06d}" for i in range(len(rows))]), world.labels[rows],
+            world.probabilities[rows],
+        )  # fmt: skip
+        (draws,) = resample([[sample]], RESAMPLES, seed=draw)
+        for metric in METRICS.names:
+            low, high = draws.interval(metric)
+            held[metric] += low <= truth[metric] <= high
+    return {metric: count / SAMPLES for metric, count in held.items()}
+
+
+class Invented:
+    """Entries of two classes; each image has a chance of being right, drawn from a Beta with mean .7."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.chance = self.random.beta(1.4, 0.6, n)
+        self.labels = np.repeat(np.arange(2, dtype=np.uint8), [n // 2, n - n // 2])
+        self.ids = np.array([f"{i:06d}" for i in range(n)])
+
+    def entry(self, seeds: int) -> list[Predictions]:
+        """An entry of that many seeds, each with a skill of its own."""
+        return [self._seed(self.random.normal(0, SEED_SD)) for _ in range(seeds)]
+
+    def _seed(self, skill: float) -> Predictions:
+        right = self.random.random(len(self.chance)) < np.clip(self.chance + skill, 0, 1)
+        predicted = np.where(right, self.labels, 1 - self.labels)
+        probabilities = np.where(np.eye(2, dtype=bool)[predicted], 0.9, 0.1).astype(np.float32)
+        return Predictions("test", ("a", "b"), self.ids, self.labels, probabilities)
+
+
+def several_seeds(seeds: int, n: int = 3589) -> tuple[float, float]:
+    """Share of intervals that hold the true accuracy, .7, and of comparisons of equals that tell them apart at 5 %."""
+    held = told_apart = 0
+    for draw in range(SAMPLES):
+        world = Invented(n, draw)
+        a, b = resample([world.entry(seeds), world.entry(seeds)], RESAMPLES, seed=draw)
+        low, high = a.interval("accuracy")
+        held += low <= 0.7 <= high
+        told_apart += compare(a, b, "accuracy").p < 0.05
+    return held / SAMPLES, told_apart / SAMPLES
+
+
+def main() -> None:
+    """Print everything."""
+    if len(sys.argv) > 1:
+        for metric, share in one_seed(Predictions.load(Path(sys.argv[1]))).items():
+            print(f"one seed, {metric}: {100 * share:.1f} % of intervals hold the score")
+    for seeds in (1, 2, 3, 5):
+        held, wrong = several_seeds(seeds)
+        print(f"{seeds} seeds: {100 * held:.1f} % of intervals hold it; equals told apart in {100 * wrong:.1f} %")
+
+
+if __name__ == "__main__":
+    main()
