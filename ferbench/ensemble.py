@@ -11,19 +11,26 @@ import numpy as np
 from ferbench.environment import describe_software
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, compute
-from ferbench.evaluation.predictions import Predictions, average
+from ferbench.evaluation.predictions import Predictions, average, same_images
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord, Member
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, utc_now
 from ferbench.records.store import Store
+from ferbench.report.leaderboard import track_order
 
 ROUNDS = 25
 """Choices after which selection ends; a run may be chosen again."""
 
 
 def make_ensemble(
-    store: Store, wanted: str, *, metric: str = "accuracy", data: str | None = None, budget: str | None = None
+    store: Store,
+    wanted: str,
+    *,
+    metric: str = "accuracy",
+    data: str | None = None,
+    protocol: str | None = None,
+    budget: str | None = None,
 ) -> EnsembleRecord:
     """The stored ensemble of the best of some runs, by greedy selection with replacement (Caruana et al. 2004).
 
@@ -31,14 +38,15 @@ def make_ensemble(
         store: the results folder.
         wanted: globs of run ids ("resnet*", "plain_cnn-focal-*"), separated by commas.
         metric: the score on val that chooses; ties go to the lower negative log-likelihood.
-        data: name of the data set; None is the first that has two such runs.
-        budget: likewise.
+        data: name of the data set; None, here and below, is that of the leaderboard's first track with two such runs.
+        protocol: how its splits are used.
+        budget: of which track.
 
     Raises:
         InputError: fewer than two runs fit, or their predictions are missing or of different images.
     """
     rule = METRICS[metric]
-    runs = _candidates(store, wanted, data, budget)
+    runs = _candidates(store, wanted, {"data": data, "protocol": protocol, "budget": budget})
     val, test = ([store.predictions(r.spec, split) for r in runs] for split in ("val", "test"))
     for split in (val, test):
         _check_same_images(runs, split)
@@ -63,27 +71,27 @@ def make_ensemble(
     return record
 
 
-def _candidates(store: Store, wanted: str, data: str | None, budget: str | None) -> list[RunRecord]:
+def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list[RunRecord]:
     """The runs of the first track of which at least two fit."""
     patterns = [word.strip() for word in wanted.split(",")]
     tracks: dict[tuple[DataKey, Budget], list[RunRecord]] = {}
     for run in store.records():
-        key = run.spec.data, run.spec.budget
-        fits = data in (None, key[0].name) and budget in (None, key[1].name) and key[0].protocol != "oracle"
+        data, budget = run.spec.data, run.spec.budget
+        own = {"data": data.name, "protocol": data.protocol, "budget": budget.name}
+        fits = data.protocol != "oracle" and all(asked in (None, own[part]) for part, asked in track.items())
         # views of a run that is a candidate itself would count it twice
         if run.status == "ok" and run.spec.tta == "none" and fits and any(fnmatchcase(run.id, p) for p in patterns):
-            tracks.setdefault(key, []).append(run)
-    enough = [runs for runs in tracks.values() if len(runs) > 1]
+            tracks.setdefault((data, budget), []).append(run)
+    enough = {key: runs for key, runs in tracks.items() if len(runs) > 1}
     if not enough:
         found = sum(map(len, tracks.values()))
         raise InputError(f"--from {wanted!r}: {found} finished runs fit, at least 2 on the same data are needed")
-    return min(enough, key=lambda runs: ("full", "quick", "demo").index(runs[0].spec.budget.name))
+    return enough[min(enough, key=track_order)]
 
 
 def _check_same_images(runs: Sequence[RunRecord], predictions: Sequence[Predictions]) -> None:
-    first = predictions[0]
     for run, own in zip(runs, predictions, strict=True):
-        if not (np.array_equal(own.ids, first.ids) and np.array_equal(own.labels, first.labels)):
+        if not same_images([predictions[0], own]):
             raise InputError(f"{run.id}: its {own.split} predictions are of other images than {runs[0].id}'s")
 
 

@@ -183,6 +183,13 @@ def peak_resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process has held: on the GPU, or resident on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+
+
 def process_age() -> float:
     """Seconds since this process was started, the interpreter's own start included where the system tells."""
     import os

@@ -40,7 +40,8 @@ class _Run:
 def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int = 1) -> list[RunRecord]:
     """The records of all runs of a plan, each done in a process of its own; done ones are not done again.
 
-    A run that fails is recorded with its reason and the rest goes on. Runs that another process is at are left out.
+    A run that fails is recorded with its reason and the rest goes on. Runs that another process is at are left out, and
+    other views (TTA) of them.
 
     Args:
         at_once: how many runs share the device.
@@ -52,10 +53,13 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
         raise InputError(f"{at_once} runs at once: at least 1 is expected")
     plan.write_facts()
     # one thread for all workers: what ends it, Ctrl-C too, ends them on its way out
+    elsewhere: set[str] = set()
     with DefaultSelector() as pipes, ExitStack() as workers:
         for spec in plan.specs if redo else plan.missing():
             while len(pipes.get_map()) == at_once or _is_at_work(pipes, spec.trained):
-                _listen(plan, pipes, listener)
+                elsewhere |= _listen(plan, pipes, listener)
+            if spec.trained.id in elsewhere:
+                continue
             listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
             worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo, at_once)
             process, pipe = worker.enter_context(_worker(job, plan.store.folder(spec) / "worker.log"))
@@ -69,8 +73,9 @@ def _is_at_work(pipes: BaseSelector, spec: RunSpec) -> bool:
     return any(key.data.spec == spec for key in pipes.get_map().values())
 
 
-def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> None:
-    """Wait until workers say something or end, and pass it on."""
+def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> set[str]:
+    """Wait until workers say something or end, and pass it on; ids of runs that turned out to be done elsewhere."""
+    elsewhere = set()
     for key, _ in pipes.select():
         run, heard = key.data, os.read(key.fd, 1 << 16)
         *lines, run.begun = (run.begun + heard).split(b"\n")
@@ -78,8 +83,11 @@ def _listen(plan: Plan, pipes: BaseSelector, listener: Listener) -> None:
             _pass_on(run, json.loads(line), listener)
         if not heard:
             pipes.unregister(key.fileobj)
-            listener.on_end(run.spec, _outcome(plan, run))
+            outcome = _outcome(plan, run)
+            elsewhere |= {run.spec.id} if outcome is None else set()
+            listener.on_end(run.spec, outcome)
             run.worker.close()
+    return elsewhere
 
 
 def _pass_on(run: _Run, event: dict[str, Any], listener: Listener) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,8 @@ class Plan:
     store: Store
     device: str
 
-    notes: tuple[str, ...] = ()
-    """What the reader must know of the recipes."""
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Run id -> what the reader must know of its recipe."""
 
     def missing(self) -> list[RunSpec]:
         """The runs whose files are not there yet."""
@@ -55,6 +55,7 @@ class Plan:
                 "device": self.device,
                 "redo": redo,
                 "at_once": at_once,
+                "notes": list(self.notes.get(spec.id, ())),
             }
         )
 
@@ -113,18 +114,18 @@ def make_plan(
     _check_overrides(overrides or {}, track)
     kinds = _tta_kinds(tta)
     specs = []
-    notes = []
+    notes: dict[str, tuple[str, ...]] = {}
     for name in recipes:
-        own_init = init
-        if name in papers:
-            own_init, said = _paper_init(name, papers[name], init)
-            notes += said
+        changes, said = _without_weights(name, papers[name], init) if name in papers else ({}, ())
         for strategy in strategies:
-            recipe = load_recipe(name, strategy=strategy, init=own_init, overrides=overrides)
+            recipe = load_recipe(name, strategy=strategy, init=init, overrides={**changes, **(overrides or {})})
             models.check(recipe.model)
-            specs += [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
-    unique = {s.id: s for s in specs}
-    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, tuple(notes))
+            new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
+            notes |= {spec.id: said for spec in new if said}
+            specs += new
+    # what is looked with comes first, so that looking does not hold up training
+    unique = {s.id: s for s in sorted(specs, key=lambda s: s.tta != "none")}
+    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes)
 
 
 def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | None:
@@ -135,15 +136,16 @@ def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | Non
     return next(iter(own.values()))
 
 
-def _paper_init(name: str, paper: Paper, init: str | None) -> tuple[str | None, list[str]]:
-    """What a published system's recipe starts from, which is scratch where its weights can't be had, and notes."""
-    notes = [f"{name} follows {paper.source}; no source gives {', '.join(paper.assumed)}"]
+def _without_weights(name: str, paper: Paper, init: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What changes in a published system's recipe where its ImageNet weights can't be had, and notes for the reader."""
+    followed = f"{name} follows {paper.source}; no source gives {', '.join(paper.assumed)}"
     model = load_recipe(name).model
-    if init is None and model.init == "imagenet":
-        reason = models.missing_imagenet(model.name)
-        if reason:
-            return "scratch", [*notes, f"{name} runs from scratch: {reason}"]
-    return init, notes
+    reason = models.missing_imagenet(model.name) if init is None and model.init == "imagenet" else None
+    if reason is None:
+        return {}, (followed,)
+    # a backbone frozen as it was drawn, or norms that know nothing of the images, would learn nothing
+    changes = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
+    return changes, (followed, f"{name} runs from scratch, nothing frozen: {reason}")
 
 
 def _recipes(word: str) -> list[str]:
@@ -154,11 +156,11 @@ def _recipes(word: str) -> list[str]:
 
 def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
     """Refuse to set what the budget decides."""
-    for field in ("epochs", "batch_size"):
-        value = getattr(budget, field)
-        if value and overrides.keys() & {field, f"training.{field}"}:
+    for name in ("epochs", "batch_size"):
+        value = getattr(budget, name)
+        if value and overrides.keys() & {name, f"training.{name}"}:
             raise InputError(
-                f"--set {field}: budget {budget.name} sets {field} = {value} for every model (--budget full)"
+                f"--set {name}: budget {budget.name} sets {name} = {value} for every model (--budget full)"
             )
 
 

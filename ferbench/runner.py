@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ferbench.data.dataset import Dataset, Split
+from ferbench.data.dataset import Dataset, Split, image_ids
 from ferbench.data.protocol import clean_test, training_subset
-from ferbench.environment import Arithmetic, choose_device, describe, peak_resident_bytes, stream_seed
+from ferbench.environment import Arithmetic, choose_device, describe, peak_memory_bytes, stream_seed
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import Scores, clean_scores, compute, score
 from ferbench.evaluation.predict import predict_logits
@@ -23,10 +25,11 @@ from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
 from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
-from ferbench.records.store import Store
+from ferbench.records.store import HONEST, Store
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
-from ferbench.training.fit import Nobody, Trainer, ValScores, Watcher, fit
+from ferbench.training.epochs import Nobody, ValScores, Watcher
+from ferbench.training.fit import Trainer, fit
 from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = "weights.safetensors"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Raised whenever older checkpoints cannot be gone on from."""
 
 
@@ -52,9 +55,15 @@ class Prepared:
 
     def validate(self, network: nn.Module, size: int) -> ValScores:
         """What val says of a network, at that image size."""
-        predictions = self.predict(network, "val", self.dataset.val, size)
-        scores = compute(predictions)
-        return ValScores(scores["accuracy"], scores["macro_f1"], scores["nll"])
+        scores = compute(self.predict(network, "val", self.dataset.val, size))
+        return ValScores(scores["accuracy"], scores["macro_f1"], scores["nll"], self._honest_score(network, size))
+
+    def _honest_score(self, network: nn.Module, size: int) -> float | None:
+        """Where test chooses the epoch: the score by which val would have."""
+        honest = self.dataset.honest
+        if honest is None:
+            return None
+        return compute(self.predict(network, "val", honest, size))[self.spec.recipe.training.select]
 
 
 def _predict(
@@ -68,7 +77,7 @@ def _predict(
 ) -> Predictions:
     batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
     logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
-    return predictions_of(name, dataset.classes, dataset.image_ids(name)[: len(split)], split.labels, logits)
+    return predictions_of(name, dataset.classes, image_ids(name, len(split)), split.labels, logits)
 
 
 def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split | None = None) -> Prepared:
@@ -99,12 +108,19 @@ def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split
 
 
 def run_one(
-    spec: RunSpec, dataset: Dataset, store: Store, device_name: str, watcher: Watcher, at_once: int = 1
+    spec: RunSpec,
+    dataset: Dataset,
+    store: Store,
+    device_name: str,
+    watcher: Watcher,
+    at_once: int = 1,
+    notes: Sequence[str] = (),
 ) -> RunRecord:
     """The stored record of a finished run; training goes on from the checkpoint if there is one.
 
     Args:
         at_once: how many runs share the device, which the record must say: its speeds are not those of one alone.
+        notes: what else the record must say.
 
     Raises:
         InputError: the data are not those of the spec, or have no test split.
@@ -137,6 +153,10 @@ def run_one(
         prepared.predict(trainer.network, "val", dataset.val),
         prepared.predict(trainer.network, "test", dataset.test),
     ]
+    if fitted.rival_weights:
+        rival = copy.deepcopy(trainer.network)
+        rival.load_state_dict(fitted.rival_weights)
+        predictions.append(replace(prepared.predict(rival, "test", dataset.test), split=HONEST))
     peak = peak_memory_bytes(device)
     parameters, macs = count_cost(spec.recipe.model, len(dataset.classes))
     train_seconds = sum(e.seconds for e in fitted.history)
@@ -165,7 +185,7 @@ def run_one(
             channels_last=choice.arithmetic.channels_last,
             probe=choice.images_per_second,
         ),
-        notes=[*dataset.notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
+        notes=[*dataset.notes, *notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
     )
     _write_weights(store, spec, trainer.network)
     store.write_run(record, predictions)
@@ -220,7 +240,7 @@ def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str)
 
 
 def _scores(predictions: list[Predictions], dataset: Dataset) -> dict[str, Scores]:
-    return {p.split: score(p) for p in predictions} | clean_scores(predictions[-1], clean_test(dataset))
+    return {p.split: score(p) for p in predictions} | clean_scores(predictions[1], clean_test(dataset))
 
 
 def _throughput(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> list[Throughput]:
@@ -256,13 +276,6 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
         return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
     epoch = images / timed.images_per_second + len(dataset.val) * per_image
     return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process has held: on the GPU, or resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
 
 
 def _choice(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:

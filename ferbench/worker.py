@@ -40,6 +40,8 @@ class Job(BaseModel):
     redo: bool
     at_once: int
     """How many runs may share the device."""
+    notes: list[str]
+    """For the record."""
 
 
 class _Events:
@@ -118,7 +120,7 @@ def _do(job: Job, events: _Events) -> bool:
             store.forget_checkpoint(job.spec)
         events.tell("started", environment=here.model_dump())
         try:
-            run_one(job.spec, _data_of(job), store, job.device, events, job.at_once)
+            run_one(job.spec, _data_of(job), store, job.device, events, job.at_once, job.notes)
         except Exception as error:
             traceback.print_exc()
             store.write_record(failed_record(job.spec, reason_of(error), here))

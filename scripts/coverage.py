@@ -34,7 +34,7 @@ def one_seed(world: Predictions) -> dict[str, float]:
             world.split, world.classes, np.array([f"{i:06d}" for i in range(len(rows))]), world.labels[rows],
             world.probabilities[rows],
         )  # fmt: skip
-        (draws,) = resample([[sample]], RESAMPLES, seed=draw)
+        (draws,) = resample([[sample]], resamples=RESAMPLES, seed=draw)
         for metric in METRICS.names:
             low, high = draws.interval(metric)
             held[metric] += low <= truth[metric] <= high
@@ -66,7 +66,7 @@ def several_seeds(seeds: int, n: int = 3589) -> tuple[float, float]:
     held = told_apart = 0
     for draw in range(SAMPLES):
         world = Invented(n, draw)
-        a, b = resample([world.entry(seeds), world.entry(seeds)], RESAMPLES, seed=draw)
+        a, b = resample([world.entry(seeds), world.entry(seeds)], resamples=RESAMPLES, seed=draw)
         low, high = a.interval("accuracy")
         held += low <= 0.7 <= high
         told_apart += compare(a, b, "accuracy").p < 0.05

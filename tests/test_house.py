@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "probe"},
     "worker": BASE | {"recipe", "environment", "data", "records", "runner"},
     "listener": BASE,
-    "ensemble": BASE | {"recipe", "environment", "evaluation", "records"},
+    "ensemble": BASE | {"recipe", "environment", "evaluation", "records", "report"},
     "plan": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker"},
     "jobs": BASE | {"recipe", "environment", "records", "plan", "worker", "listener"},
     "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "plan", "jobs", "listener"},

@@ -361,7 +361,7 @@ def test_what_cannot_be_estimated_says_why(script, said, plan, worker):
 def test_each_kind_of_views_follows_the_run_it_looks_with(faces, tmp_path):
     plan = make_plan("plain_cnn", source=faces, seeds=(0, 1), tta="flip, random:3", results=tmp_path)
     assert [(s.seed, s.tta) for s in plan.specs] == [
-        (0, "none"), (0, "flip"), (0, "random:3"), (1, "none"), (1, "flip"), (1, "random:3"),
+        (0, "none"), (1, "none"), (0, "flip"), (0, "random:3"), (1, "flip"), (1, "random:3"),
     ]  # fmt: skip
     assert {s.trained.id for s in plan.specs} == {s.id for s in plan.specs if s.tta == "none"}
 
@@ -376,9 +376,16 @@ def test_views_wait_for_their_run(faces, tmp_path, worker):
     """With room for both at once."""
     plan = make_plan("plain_cnn", source=faces, tta="flip", results=tmp_path / "results")
     order = """case "$job" in *'"tta":"flip"'*) echo views >> order;; *) sleep 0.3; echo trained >> order;; esac\n"""
-    worker(order + say(event="busy"))
+    worker(order + "exit 1")
     run_many(plan, Silence(), at_once=2)
     assert (tmp_path / "order").read_text().split() == ["trained", "views"]
+
+
+def test_views_of_a_run_that_another_process_is_at_are_left_to_it(faces, tmp_path, worker):
+    plan = make_plan("plain_cnn", source=faces, tta="flip", results=tmp_path / "results")
+    starts = worker(say(event="busy"))
+    assert run_many(plan, Silence()) == []
+    assert starts() == 1
 
 
 def test_protocol_decides_the_images_and_the_facts_that_are_stored(faces, tmp_path, worker):
@@ -411,8 +418,11 @@ def test_published_system_runs_under_its_own_protocol_unless_told(faces, tmp_pat
     assert spec.recipe.imbalance.strategy == "inverse"
     # without the weights it starts from scratch, and says so
     assert spec.recipe.model.init == "scratch"
-    assert "papers/efficientnet_b2 follows arXiv 2601.18228; no source gives model.input_size" in plan.notes[0]
-    assert "runs from scratch: efficientnet_b2: ImageNet weights are not here" in plan.notes[1]
+    followed, scratch = plan.notes[spec.id]
+    assert "papers/efficientnet_b2 follows arXiv 2601.18228; no source gives model.input_size" in followed
+    assert "runs from scratch, nothing frozen: efficientnet_b2: ImageNet weights are not here" in scratch
+    assert spec.recipe.training.freeze_epochs == 0
+    assert plan.job(spec, "run").notes == [followed, scratch]
     ours = make_plan("papers/efficientnet_b2", source=faces, protocol="official", imbalance="none", results=tmp_path)
     assert ours.specs[0].data.protocol == "official"
     assert ours.specs[0].recipe.imbalance.strategy == "none"
@@ -423,8 +433,10 @@ def test_published_system_takes_weights_that_are_there(faces, tmp_path, monkeypa
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "efficientnet_v2_s-dd5fe13b.pth").touch()
     plan = make_plan("papers/insideout", source=faces, results=tmp_path)
-    assert plan.specs[0].recipe.model.init == "imagenet"
-    assert len(plan.notes) == 1
+    (spec,) = plan.specs
+    assert spec.recipe.model.init == "imagenet"
+    assert spec.recipe.training.freeze_epochs == 5
+    assert len(plan.notes[spec.id]) == 1
 
 
 def test_recipes_of_different_protocols_need_one(faces, tmp_path):

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from ferbench import environment as environment_module
-from ferbench.data.dataset import Dataset
+from ferbench.data.dataset import Dataset, image_ids
+from ferbench.data.protocol import divide
 from ferbench.data.synthetic import generate
 from ferbench.environment import Arithmetic
 from ferbench.errors import InputError
@@ -111,7 +112,7 @@ def test_scores_are_those_of_the_stored_predictions(run, drawn):
         predictions = store.predictions(spec, name)
         assert score(predictions) == record.scores[name]
         assert record.scores[name].n == n
-        assert predictions.ids.tolist() == drawn.image_ids(name)
+        assert predictions.ids.tolist() == image_ids(name, n)
         assert predictions.labels.tolist() == getattr(drawn, name).labels.tolist()
     likelihood = store.predictions(spec, "val").probabilities[np.arange(40), drawn.val.labels]
     # of numbers below 1e-12 nothing but that is told
@@ -242,3 +243,33 @@ def test_scores_on_the_clean_test(run, drawn):
     assert record.scores["clean"].n == 28
     rest = store.predictions(record.spec, "test").take(np.arange(2, 30))
     assert record.scores["clean"] == score(rest)
+
+
+def test_oracle_chooses_on_test_and_says_what_val_would_have_chosen(drawn, tmp_path):
+    store = Store(tmp_path)
+    oracle = divide(drawn, "oracle")
+    spec = spec_of(drawn, **{"training.epochs": 4})
+    flattered = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "oracle"})})
+    record, fair = quickly(flattered, oracle, store), quickly(spec, drawn, store)
+    # one training: the honest half of it is the official run
+    assert record.scores["honest"] == fair.scores["test"]
+    np.testing.assert_array_equal(
+        store.predictions(flattered, "honest").probabilities, store.predictions(spec, "test").probabilities
+    )
+    # the other half is the best that any epoch has on test, which stands in val's place
+    assert record.scores["test"].values["accuracy"] == max(row.val_accuracy for row in record.history)
+    assert record.scores["val"].confusion == record.scores["test"].confusion
+    assert any("oracle" in note for note in record.notes)
+    assert store.is_done(flattered)
+
+
+def test_oracle_where_val_and_test_differ_in_size_and_a_plateau_steers(tmp_path):
+    """Test has fewer images than val, and what steers the rate is val."""
+    uneven = generate(seed=5, train=120, val=50, test=30)
+    steered = {"training.epochs": 3, "schedule.name": "plateau", "schedule.plateau_patience": 1, "schedule.warmup": 0.0}
+    spec = spec_of(uneven, **steered)
+    flattered = spec.model_copy(update={"data": spec.data.model_copy(update={"protocol": "oracle"})})
+    store = Store(tmp_path)
+    record, fair = quickly(flattered, divide(uneven, "oracle"), store), quickly(spec, uneven, store)
+    assert [row.lr for row in record.history] == [row.lr for row in fair.history]
+    assert record.scores["honest"] == fair.scores["test"]

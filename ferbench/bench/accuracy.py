@@ -56,7 +56,7 @@ def measure_time_to_accuracy(plan: Plan, spec: RunSpec, target: float) -> BenchR
     samples = {"s": rounded(clock.seconds), "val accuracy": rounded(clock.accuracy)}
     return BenchRecord(
         suite="accuracy",
-        subject=f"{spec.recipe.model.name} seed {spec.seed}",
+        subject=spec.id,
         finished_at=utc_now(),
         environment=Environment(**describe(choose_device(plan.device))),
         settings={"target": target, "epochs": spec.epochs, "batch size": spec.batch_size, "data": spec.data.name},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ferbench.environment import Arithmetic, usable_cores
 from ferbench.models import MODELS, build, head_name
 from ferbench.runner import set_up
-from ferbench.training.fit import Epoch, Nobody, ValScores
+from ferbench.training.epochs import Epoch, Nobody, ValScores
 from ferbench.training.optimization import build_optimizer, parameter_groups
 
 if TYPE_CHECKING:

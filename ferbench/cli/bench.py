@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ferbench.cli.options import DataPath, Results, seed_list
+from ferbench.cli.options import DataPath, Results, say, seed_list
 from ferbench.errors import Interrupted
 
 
@@ -47,6 +47,7 @@ def bench(
     from ferbench.report.terminal import show_bench
 
     overrides = dict(parse_override(c) for c in changes or [])
+    broken = []
     try:
         for record, path in run_suite(
             suite.value,
@@ -62,5 +63,10 @@ def bench(
         ):
             show_bench(record)
             print(path)
+            broken += [f"{record.subject}: {row.name} {row.note}" for row in record.rows if row.has_failed]
     except KeyboardInterrupt:
         raise Interrupted(130) from None
+    if broken:
+        for line in broken:
+            say(f"ferbench: {line}")
+        raise typer.Exit(1)

@@ -49,6 +49,7 @@ def ensemble(
     wanted: Annotated[str, typer.Option("--from", help="Globs of run ids to choose from: 'resnet*'; commas between.")],
     metric: Annotated[str, typer.Option(help="The val score that chooses the members.")] = "accuracy",
     data: Annotated[str | None, typer.Option("--data-name", help="Of which data set. Default: the first.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Of which protocol. Default: the first.")] = None,
     budget: Annotated[str | None, typer.Option(help="Of which budget. Default: the first.")] = None,
     results: Results = Path("results"),
 ) -> None:
@@ -57,7 +58,8 @@ def ensemble(
     from ferbench.records.store import Store, ensemble_place
 
     store = Store(results)
-    record = make_ensemble(store, wanted, metric=metric, data=data, budget=budget)
+    record = make_ensemble(store, wanted, metric=metric, data=data, protocol=protocol, budget=budget)
+    print(f"{record.data.name}, protocol {record.data.protocol}, budget {record.budget.name}")
     for member in record.members:
         print(f"{member.weight:3d} x {member.run}")
     best = record.scores["test"].values

@@ -110,7 +110,7 @@ def _tell_data(plan: Any, asked: str | None) -> None:
             "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "
             "'challenges-in-representation-learning-facial-expression-recognition-challenge'."
         )
-    for note in (*plan.notes, *plan.dataset.notes):
+    for note in dict.fromkeys((*(n for notes in plan.notes.values() for n in notes), *plan.dataset.notes)):
         say(f"note: {note}")
 
 

@@ -20,6 +20,9 @@ FER2013_COUNTS = {
 
 SPLITS = ("train", "val", "test")
 
+VAL_WAS_DRAWN = "no val folder: 12.5 % of each class of train, images with equal pixels kept together"
+"""Note of a data set whose files have no val."""
+
 RENAMED_FOLDERS = "fer2013-folder"
 """Name of FER2013's folder edition where the files no longer tell PublicTest from PrivateTest."""
 
@@ -74,6 +77,8 @@ class Dataset:
     """Whether counts per split and class are FER2013's published ones."""
     notes: tuple[str, ...] = ()
     """What the reader must tell: rows dropped, splits that had to be made."""
+    honest: Split | None = None
+    """What should choose the epoch, where a protocol has test do it; None: val does."""
     twins: npt.NDArray[np.bytes_] | None = None
     """Digests of the images of train and val before a clean protocol took some out; None: of those that are there."""
 
@@ -88,6 +93,7 @@ class Dataset:
         """The data set that a study may see."""
         return replace(self, test=None)
 
-    def image_ids(self, split: str) -> list[str]:
-        """Ids of a split's images ("test-00017"): the rank in canonical order, unique under the fingerprint."""
-        return [f"{split}-{i:05d}" for i in range(len(getattr(self, split)))]
+
+def image_ids(split: str, n: int) -> list[str]:
+    """Ids of a split's n images ("test-00017"): the rank in canonical order, unique under the fingerprint."""
+    return [f"{split}-{i:05d}" for i in range(n)]

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ferbench.data.assemble import Images, hold_out
-from ferbench.data.dataset import FER2013_CLASSES, FER2013_COUNTS, RENAMED_FOLDERS
+from ferbench.data.dataset import FER2013_CLASSES, FER2013_COUNTS, RENAMED_FOLDERS, VAL_WAS_DRAWN
 from ferbench.data.pictures import SIDE, decode_all, is_image
 from ferbench.data.sources import Source
 from ferbench.errors import InputError
@@ -111,7 +111,7 @@ def _with_splits(found: Images, had_splits: bool) -> Images:
     renamed = found.classes == FER2013_CLASSES and tuple(counts) == (
         sum(FER2013_COUNTS["train"]), 0, sum(FER2013_COUNTS["val"]) + sum(FER2013_COUNTS["test"])
     )  # fmt: skip
-    notes = ["no val folder: 12.5 % of each class of train, images with equal pixels kept together"]
+    notes = [VAL_WAS_DRAWN]
     if renamed:
         notes.append(
             "the files are renamed, so PublicTest and PrivateTest cannot be told apart: the official protocol is "

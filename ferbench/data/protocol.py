@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ferbench.data.assemble import Images, assemble, digests, hold_out
-from ferbench.data.dataset import RENAMED_FOLDERS, SPLITS, Dataset, Split
+from ferbench.data.dataset import RENAMED_FOLDERS, SPLITS, VAL_WAS_DRAWN, Dataset, Split
 from ferbench.errors import InputError
 from ferbench.registry import Registry
 
@@ -73,7 +73,7 @@ def _as_given(dataset: Dataset) -> Dataset:
 def _chosen_on_test(dataset: Dataset) -> Dataset:
     assert dataset.test is not None
     note = "oracle: the epoch is chosen on the test images themselves"
-    return replace(dataset, val=dataset.test, notes=(*dataset.notes, note))
+    return replace(dataset, val=dataset.test, honest=dataset.val, notes=(*dataset.notes, note))
 
 
 def _official_clean(dataset: Dataset) -> Dataset:
@@ -82,8 +82,8 @@ def _official_clean(dataset: Dataset) -> Dataset:
 
 def _folder(dataset: Dataset, *, grouped: bool = True, clean: bool = False) -> Dataset:
     pool = _pooled(dataset)
-    # files without PublicTest's name have had their val taken from Training
-    is_test = pool.splits > (_VAL if dataset.name == RENAMED_FOLDERS else _TRAIN)
+    # a val that was drawn from train goes back to it
+    is_test = pool.splits > (_VAL if VAL_WAS_DRAWN in dataset.notes else _TRAIN)
     mixed = replace(pool, splits=np.where(is_test, _TEST, _TRAIN).astype(np.uint8))
     return _drawn(mixed, {"val": 0.125}, dataset, grouped, clean)
 

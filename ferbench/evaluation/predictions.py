@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Predictions:
     classes: tuple[str, ...]
     """[K] class names."""
     ids: npt.NDArray[np.str_]
-    """[N] image ids, as `Dataset.image_ids`."""
+    """[N] image ids, as `data.dataset.image_ids`."""
     labels: npt.NDArray[np.uint8]
     """[N] true class codes."""
     probabilities: npt.NDArray[np.float32]
@@ -117,6 +117,15 @@ def predictions_of(
 ) -> Predictions:
     """Predictions from a network's logits `[N, K]`."""
     return Predictions(split, tuple(classes), np.array(ids), np.asarray(labels, np.uint8), softmax(logits))
+
+
+def same_images(predictions: Iterable[Predictions]) -> bool:
+    """Whether predictions are of the same classes and images in the same order."""
+    first, *others = predictions
+    return all(
+        p.classes == first.classes and np.array_equal(p.ids, first.ids) and np.array_equal(p.labels, first.labels)
+        for p in others
+    )
 
 
 def average(members: Sequence[Predictions], weights: npt.NDArray) -> Predictions:

@@ -7,7 +7,7 @@ within their class, the same for every entry, so that differences between entrie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ferbench.evaluation.metrics import Array, compute, scores_of, terms
-from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.predictions import Predictions, same_images
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -38,25 +38,32 @@ class Draws:
     """By seed."""
     means: dict[str, float]
     """Metric -> mean over seeds of the score on the images as they are."""
-    by_seed: dict[str, Array]
-    """Metric -> [S, B]: each seed's score on the drawn images."""
-    seeds: Array
-    """[S, B] what each seed counts in the mean; columns sum to 1."""
+    of_images: dict[str, Array]
+    """Metric -> [B]: mean over the seeds of the scores on the drawn images."""
+    of_seeds: dict[str, Array]
+    """Metric -> [B]: how far drawing seeds moves that mean; 0 for a single seed, which says nothing of others."""
 
     def scores(self, metric: str) -> Array:
-        """[B] means over the drawn seeds of scores on the drawn images."""
-        return (self.seeds * self.by_seed[metric]).sum(0)
+        """[B] means over drawn seeds on drawn images."""
+        return self.of_images[metric] + self.of_seeds[metric]
 
     def interval(self, metric: str) -> Interval:
         """The percentile interval of a score."""
         return percentile_interval(self.scores(metric))
 
 
-def resample(entries: Sequence[Sequence[Predictions]], resamples: int = RESAMPLES, seed: int = 0) -> list[Draws]:
+def resample(
+    entries: Sequence[Sequence[Predictions]],
+    trainings: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Draws]:
     """The scores of each entry on the same resamples of the images.
 
     Args:
         entries: for each entry its predictions by seed; all on the same images in the same order.
+        trainings: what each entry's seeds were trained as; entries with equal ones (a run and other views of it) have
+            the same seeds drawn. None: no two are the same.
         resamples: how many.
         seed: of the draws.
 
@@ -64,8 +71,8 @@ def resample(entries: Sequence[Sequence[Predictions]], resamples: int = RESAMPLE
         ValueError: the predictions are of different images.
     """
     everything = [p for seeds in entries for p in seeds]
-    labels, ids = everything[0].labels, everything[0].ids
-    if not all(np.array_equal(p.ids, ids) and np.array_equal(p.labels, labels) for p in everything):
+    labels = everything[0].labels
+    if not same_images(everything):
         raise ValueError("predictions on different images cannot be compared")
     random = np.random.Generator(np.random.PCG64(seed))
     summed = [terms(p) for p in everything]
@@ -75,13 +82,24 @@ def resample(entries: Sequence[Sequence[Predictions]], resamples: int = RESAMPLE
         for found, own in zip(chunks, summed, strict=True):
             found.append(scores_of(own, weights))
     joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
+    shifts: dict[Hashable, Array] = {}
     draws = []
-    for seeds in entries:
-        drawn, points = [next(joined) for _ in seeds], [compute(p) for p in seeds]
-        means = {m: float(np.mean([scores[m] for scores in points])) for m in points[0]}
-        by_seed = {m: np.stack([scores[m] for scores in drawn]) for m in means}
-        draws.append(Draws(seeds, means, by_seed, seed_weights(len(seeds), resamples, random)))
+    for seeds, training in zip(entries, trainings or range(len(entries)), strict=True):
+        drawn = [next(joined) for _ in seeds]
+        if training not in shifts:
+            shifts[training] = seed_shifts(len(seeds), resamples, random)
+        draws.append(_draws(seeds, drawn, shifts[training]))
     return draws
+
+
+def _draws(seeds: Sequence[Predictions], drawn: list[dict[str, Array]], shifts: Array) -> Draws:
+    points = [compute(p) for p in seeds]
+    means, of_images, of_seeds = {}, {}, {}
+    for metric in points[0]:
+        own, on_images = np.array([p[metric] for p in points]), np.stack([d[metric] for d in drawn])
+        means[metric], of_images[metric] = float(own.mean()), on_images.mean(0)
+        of_seeds[metric] = own @ shifts * seed_share(own, on_images)
+    return Draws(seeds, means, of_images, of_seeds)
 
 
 def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Generator) -> Array:
@@ -96,16 +114,33 @@ def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Ge
     return weights
 
 
-def seed_weights(seeds: int, resamples: int, random: np.random.Generator) -> Array:
-    """[seeds, resamples] weights of seeds drawn with replacement.
+def seed_shifts(seeds: int, resamples: int, random: np.random.Generator) -> Array:
+    """[seeds, resamples] by how much each seed counts more or less in a mean over seeds drawn with replacement.
 
-    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988); the weights' distance from 1/n is
-    stretched by that much. A single seed says nothing of others: its weight is 1.
+    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988), so the shifts are stretched by as
+    much. A single seed has none.
     """
     if seeds == 1:
-        return np.ones((1, resamples))
+        return np.zeros((1, resamples))
     counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T
-    return 1 / seeds + (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
+    return (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
+
+
+def seed_share(scores: Array, on_images: Array) -> float:
+    """What of the spread between seeds is the seeds' own and not the images', as a share of its standard deviation.
+
+    Seeds answer some images differently by chance, which spreads their scores even where none is better; drawing the
+    images has that in it already.
+
+    Args:
+        scores: [S] on the images as they are.
+        on_images: [S, B] on drawn images.
+    """
+    if len(scores) == 1:
+        return 0.0
+    spread = scores.var(ddof=1)
+    by_images = (on_images - on_images.mean(0)).var(axis=1).sum() / (len(scores) - 1)
+    return float(max(spread - by_images, 0.0) / spread) ** 0.5 if spread > 0 else 0.0
 
 
 def percentile_interval(scores: Array) -> Interval:

@@ -34,8 +34,10 @@ class Views(nn.Module):
         """Log-probabilities of a batch."""
         total = torch.zeros((), device=images.device)
         for view in self.maps:
-            grid = F.affine_grid(view.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-            seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+            # half precision would place pixels a tenth of one wrong
+            with torch.autocast(images.device.type, enabled=False):
+                grid = F.affine_grid(view.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+                seen = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
             total = total + self.network(seen).float().softmax(1)
         return (total / len(self.maps)).log()
 

@@ -28,6 +28,11 @@ class BenchRow(_Stored):
     note: str = ""
     """Why there is no sample, or what the reader must know."""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was tried and broke, other than what is not installed or not for this device."""
+        return not self.samples and self.note.startswith(("failed", "the process was killed"))
+
 
 class BenchRecord(_Stored):
     """One benchmark of one subject on one machine; a newer one takes its place."""

@@ -26,10 +26,11 @@ def scores_with_clean(splits: list[Predictions], facts: DataFacts | None) -> dic
     """Scores by split, and as "clean" those of the test images without a twin, as far as facts tell them apart.
 
     Args:
-        splits: predictions, test last.
+        splits: predictions.
         facts: of their data set; None: not known.
     """
     scores = {p.split: score(p) for p in splits}
-    if facts:
-        scores |= clean_scores(splits[-1], ~np.isin(np.arange(len(splits[-1])), facts.test_twins))
+    test = next((p for p in splits if p.split == "test"), None)
+    if facts and test:
+        scores |= clean_scores(test, ~np.isin(np.arange(len(test)), facts.test_twins))
     return scores

@@ -110,7 +110,8 @@ class RunRecord(_Stored):
     """The epoch that val chose; predictions are its."""
     history: list[EpochRow]
     scores: dict[str, Scores]
-    """By split, "val" and "test", and "clean" for the test images without a twin; empty when failed."""
+    """By split, "val" and "test", and "clean" for the test images without a twin; under protocol oracle
+    also "honest", test at the epoch that val would have chosen; empty when failed."""
     cost: Cost | None
     environment: Environment
     arithmetic: ArithmeticUsed | None = None

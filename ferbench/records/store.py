@@ -24,6 +24,8 @@ from ferbench.records.record import RunRecord
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord)
 
 PREDICTED_SPLITS = ("val", "test")
+HONEST = "honest"
+"""Predictions on test of the epoch that val would have chosen, beside those of protocol oracle."""
 
 
 class Store:
@@ -45,7 +47,7 @@ class Store:
         """Whether the run's record says so and its predictions exist."""
         folder = self.folder(spec)
         path = folder / "record.json"
-        if not (path.is_file() and all((folder / f"{s}.npz").is_file() for s in PREDICTED_SPLITS)):
+        if not (path.is_file() and all((folder / f"{s}.npz").is_file() for s in predicted_splits(spec))):
             return False
         return read_record(path).status == "ok"
 
@@ -145,7 +147,7 @@ class Store:
     def writing(self, path: Path) -> Iterator[BinaryIO]:
         """A file that takes its place at the end of the block, whole or not at all, also when the power goes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.partial")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
         with temporary.open("wb") as file:
             yield file
             file.flush()
@@ -164,6 +166,12 @@ class Store:
                 yield False
                 return
             yield True
+
+
+def predicted_splits(spec: RunSpec) -> tuple[str, ...]:
+    """Of what a run's predictions are stored."""
+    # other views of an oracle's weights are of the chosen epoch alone
+    return (*PREDICTED_SPLITS, HONEST) if spec.data.protocol == "oracle" and spec.tta == "none" else PREDICTED_SPLITS
 
 
 def run_place(spec: RunSpec) -> str:

@@ -25,6 +25,12 @@ def _spread(score: Spread | None, scale: float, digits: int) -> str:
     return mean if score.sd is None else f"{mean} ± {scale * score.sd:.{digits}f}"
 
 
+def signed(score: Spread) -> str:
+    """A difference, with its standard deviation over seeds."""
+    mean = f"{score.mean:+.2f}"
+    return mean if score.sd is None else f"{mean} ± {score.sd:.2f}"
+
+
 def millions(count: int | None) -> str:
     """A count in millions."""
     return MISSING if count is None else f"{count / 1e6:.2f}"

@@ -64,9 +64,9 @@ def attainable(accuracy: str, n: int) -> tuple[int, How] | None:
     digits = len(accuracy.partition(".")[2])
     unit = Fraction(1, 10**digits)
     printed = Fraction(accuracy)
-    # rounded: printed - unit/2 <= 100 k/n < printed + unit/2, halves rounded up
-    k = math.ceil((printed - unit / 2) * n / 100)
-    if Fraction(100 * k, n) < printed + unit / 2:
+    # the count nearest to what is printed; halves are rounded up
+    k = math.floor(printed * n / 100 + Fraction(1, 2))
+    if printed - unit / 2 <= Fraction(100 * k, n) < printed + unit / 2:
         return k, "rounded"
     k = math.ceil(printed * n / 100)
     return (k, "truncated") if Fraction(100 * k, n) < printed + unit else None
@@ -120,7 +120,7 @@ def rows(board: Leaderboard) -> list[list[str]]:
 
 
 def _own(claim: Claim, board: Leaderboard) -> str:
-    """The best accuracy of the same architecture under the nearest protocol at full budget."""
+    """The best accuracy of the same architecture under the nearest protocol at full budget, and what gave it."""
     found: list[Entry] = [
         entry
         for track in board.tracks
@@ -128,7 +128,7 @@ def _own(claim: Claim, board: Leaderboard) -> str:
         for entry in track.entries
         if entry.model == claim.ours
     ]
-    return percent(found[0].test["accuracy"]) if found else MISSING
+    return f"{percent(found[0].test['accuracy'])} ({found[0].label}, {found[0].init})" if found else MISSING
 
 
 def section(board: Leaderboard) -> Iterator[str]:
@@ -138,9 +138,9 @@ def section(board: Leaderboard) -> Iterator[str]:
     yield (
         "As their sources say. k/n: the right test images from which the printed accuracy can come; where it says "
         f"only, no k of the 3,589 images of one test split gives it, rounded or truncated: "
-        f"{' and '.join(f'{c.accuracy} % ({c.system})' for c in flagged)}. Numbers chosen on PrivateTest are under "
-        "protocol oracle: too good. ours: the best of the same architecture under that protocol "
-        "here. None comes with an interval, several seeds or a paired test.\n"
+        f"{' and '.join(f'{c.accuracy} % ({c.system})' for c in flagged)}. Protocol: ours that is nearest; a "
+        "number that was chosen on the images it is tested on is too good. ours: the best of the same architecture "
+        "under that protocol at full budget here. None comes with an interval, several seeds or a paired test.\n"
     )
     yield f"{table(HEADERS, rows(board), WORDS)}\n"
     yield "\n".join(f"- {c.system}: {c.remarks}." for c in published() if c.remarks) + "\n"

@@ -113,19 +113,20 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
     """
     metric = METRICS[metric].name
     found, entries = _find(build(store.records(), store.ensembles()), a, b, track)
-    predictions = [load_predictions(e, store, "test") for e in entries]
+    predictions, trainings = [load_predictions(e, store, "test") for e in entries], [e.trained for e in entries]
     try:
-        draws = resample(predictions)
+        draws = resample(predictions, trainings)
     except ValueError:
         raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
     result = compare(draws[0], draws[1], metric)
-    return Duel(found, entries, (draws[0], draws[1]), metric, result, _by_class(*predictions))
+    return Duel(found, entries, (draws[0], draws[1]), metric, result, _by_class(predictions, trainings))
 
 
-def _by_class(a: list[Predictions], b: list[Predictions]) -> list[ClassDifference]:
+def _by_class(entries: list[list[Predictions]], trainings: list[tuple[str, ...]]) -> list[ClassDifference]:
+    a, b = entries
     classes = [(code, name) for code, name in enumerate(a[0].classes) if (a[0].labels == code).any()]
     # within a class accuracy is recall; draws keep each class's number of images, so classes can be drawn alone
-    own = [resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)]) for code, _ in classes]
+    own = [resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)], trainings) for code, _ in classes]
     results = [compare(of_a, of_b, "accuracy") for of_a, of_b in own]
     scores = [[score(p) for p in seeds] for seeds in (a, b)]
     rows = [

@@ -52,7 +52,7 @@ class Entry:
     """One way of training and looking with one model, the runs differing in nothing but the seed; or one ensemble."""
 
     rank: int
-    """From 1, by mean test accuracy, then macro-F1, then name."""
+    """From 1, by mean test accuracy, then macro-F1, then name; 0 where nothing is ranked (oracle)."""
     model: str
     title: str
     """What tables call the model."""
@@ -73,6 +73,8 @@ class Entry:
     """Run ids, in the order of the seeds."""
     places: tuple[str, ...]
     """Folders of the predictions below that of the results, in that order."""
+    trained: tuple[str, ...]
+    """Ids of the runs whose weights these are, in that order: of TTA, of the runs it looks with."""
     is_trained: bool
     """Whether it has learning curves of its own: not an ensemble, nor other views (TTA) of a run."""
     epochs: int
@@ -85,6 +87,8 @@ class Entry:
     """As `test`, on the test images without a twin in train or val; empty where a seed's record lacks it."""
     n_clean: int
     """How many those are; 0 where that is not known."""
+    honest: dict[str, Spread]
+    """Under protocol oracle: as `test`, at the epochs that val would have chosen; else empty."""
     per_class: dict[str, ClassMeans]
     confusion: Counts
     """[K, K] test images summed over seeds, true class by row."""
@@ -139,6 +143,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
         places=tuple(run_place(r.spec) for r in runs),
+        trained=tuple(r.spec.trained.id for r in runs) if views else tuple(r.id for r in runs),
         is_trained=not views,
         epochs=runs[0].spec.epochs,
         best_epochs=tuple(r.best_epoch for r in runs),
@@ -180,6 +185,7 @@ def entry_of_ensemble(record: EnsembleRecord, runs: dict[str, RunRecord]) -> Ent
         seeds=(0,),
         runs=(record.id,),
         places=(ensemble_place(record),),
+        trained=(record.id,),
         is_trained=False,
         epochs=0,
         best_epochs=(None,),
@@ -209,6 +215,7 @@ def _score_fields(scores: Sequence[dict[str, Scores]]) -> dict[str, Any]:
         "val": _spreads([s["val"] for s in scores]),
         "clean": _spreads(cleans) if has_clean else {},
         "n_clean": cleans[0].n if has_clean else 0,
+        "honest": _spreads([s["honest"] for s in scores]) if all("honest" in s for s in scores) else {},
         "per_class": {name: _class_means(name, tests) for name in tests[0].per_class},
         "confusion": tuple(map(tuple, np.sum([t.confusion for t in tests], axis=0).tolist())),
     }
@@ -228,10 +235,11 @@ def _inference(costs: list[Cost]) -> dict[int, float]:
 def _spreads(scores: list[Scores]) -> dict[str, Spread]:
     """Every metric that all seeds have: a record may be older than a metric."""
     shared = [m for m in scores[0].values if all(m in s.values for s in scores)]
-    return {m: _spread([s.values[m] for s in scores]) for m in shared}
+    return {m: spread([s.values[m] for s in scores]) for m in shared}
 
 
-def _spread(values: list[float]) -> Spread:
+def spread(values: list[float]) -> Spread:
+    """Mean and standard deviation."""
     mean = statistics.fmean(values)
     # statistics.stdev adds fractions, exactly and fifty times slower
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None

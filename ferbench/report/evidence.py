@@ -13,7 +13,7 @@ import numpy as np
 from ferbench.errors import InputError
 from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
 from ferbench.evaluation.metrics import METRICS, compute
-from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.statistics import Draws, Interval, compare, groups, holm, rank_intervals, resample
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def weigh(track: Track, store: Store) -> Track:
     """The track with the evidence of its best entries, as far as their predictions are there and of its images."""
     found = {e.slug: loaded for e in track.entries[:WEIGHED] for loaded in [_predictions(e, store)] if loaded}
     reference = next(iter(found.values()), None)
-    found = {slug: p for slug, p in found.items() if reference and _same_images(p["test"], reference["test"])}
+    found = {slug: p for slug, p in found.items() if reference and same_images([*reference["test"], *p["test"]])}
     if not found:
         return track
-    draws = resample([p["test"] for p in found.values()])
+    trainings = {e.slug: e.trained for e in track.entries}
+    draws = resample([p["test"] for p in found.values()], [trainings[slug] for slug in found])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     letters = groups(len(draws), separable(draws))
     evidence = {
@@ -105,10 +106,6 @@ def _predictions(entry: Entry, store: Store) -> dict[str, list[Predictions]] | N
     except InputError:
         # `ferbench rescore` says what is wrong with them
         return None
-
-
-def _same_images(a: Sequence[Predictions], b: Sequence[Predictions]) -> bool:
-    return all(np.array_equal(p.ids, b[0].ids) and np.array_equal(p.labels, b[0].labels) for p in a)
 
 
 def _calibration(val: list[Predictions], test: list[Predictions]) -> Calibration:

@@ -47,7 +47,7 @@ class Figure:
 
 def figures(whole: Track) -> list[Figure]:
     """The figures that a track has, without drawing them."""
-    if not whole.entries:
+    if not whole.entries or whole.data.protocol == "oracle":
         return []
     track = _drawn(whole)
     n, n_all = len(track.entries), len(whole.entries)

@@ -62,7 +62,7 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
         "budget": track.budget.name,
         "fraction": track.budget.fraction,
         "epochs": entry.epochs,
-        "rank": entry.rank,
+        "rank": entry.rank or None,
         "model": entry.model,
         "strategy": entry.strategy,
         "init": entry.init,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +92,7 @@ def build(records: Sequence[RunRecord], ensembles: Sequence[EnsembleRecord] = ()
     averaged: dict[tuple[DataKey, Budget], list[EnsembleRecord]] = defaultdict(list)
     for ensemble in sorted(ensembles, key=lambda e: e.id):
         averaged[ensemble.data, ensemble.budget].append(ensemble)
-    keys = sorted(groups.keys() | averaged.keys(), key=_track_order)
+    keys = sorted(groups.keys() | averaged.keys(), key=track_order)
     names = [slug_of("-".join(_words(data, budget))) for data, budget in keys]
     return Leaderboard(
         tuple(
@@ -115,7 +115,8 @@ def track_key(record: RunRecord) -> tuple[DataKey, Budget]:
 _BUDGET_ORDER = ("full", "quick", "demo")
 
 
-def _track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
+def track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
+    """Where a track stands on the board: FER2013 first, the official protocol first, full budget first."""
     data, budget = key
     place = {"fer2013": 0, "synthetic": 2}.get(data.name, 1)
     known = _BUDGET_ORDER.index(budget.name) if budget.name in _BUDGET_ORDER else len(_BUDGET_ORDER)
@@ -145,9 +146,19 @@ def _track(
         slug=name if is_alone else f"{name}-{digest([data.model_dump(), budget.model_dump()])}",
         is_alone=is_alone,
         support={split: {c: s.support for c, s in scores.per_class.items()} for split, scores in splits.items()},
-        entries=tuple(replace(e, rank=rank) for rank, e in enumerate(sorted(entries, key=_merit), 1)),
+        # what was chosen on test is not ranked
+        entries=tuple(
+            replace(e, rank=0 if data.protocol == "oracle" else rank)
+            for rank, e in enumerate(sorted(_told_apart(entries), key=_merit), 1)
+        ),
         failures=tuple(_failure(r) for r in sorted(records, key=lambda r: r.id) if r.status == "failed"),
     )
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """The entries, ensembles of the same models with their id where their labels would be the same."""
+    labels = Counter(e.label for e in entries)
+    return [replace(e, variant=f"{e.variant}, {e.recipe}") if labels[e.label] > 1 else e for e in entries]
 
 
 def _failure(record: RunRecord) -> Failure:

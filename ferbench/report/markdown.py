@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ferbench.data.protocol import PROTOCOLS
-from ferbench.evaluation.metrics import METRICS
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
 from ferbench.report import claims
@@ -17,7 +16,7 @@ from ferbench.report.entries import Entry
 from ferbench.report.evidence import WEIGHED, Evidence
 from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
-from ferbench.report.oracle import inflations
+from ferbench.report.sections import calibration, class_table, failure_table, oracle
 from ferbench.report.table import escape, table
 
 ROWS = WEIGHED
@@ -51,7 +50,7 @@ def render(board: Leaderboard, records: Sequence[RunRecord]) -> str:
     for record in sorted(records, key=lambda r: r.id):
         groups[track_key(record)].append(record)
     for track in board.tracks:
-        sections += _section(track, board, groups[track.data, track.budget])
+        sections += _section(track, groups[track.data, track.budget])
     if any(track.data.name == "fer2013" for track in board.tracks):
         sections += claims.section(board)
     if not board.tracks:
@@ -59,25 +58,25 @@ def render(board: Leaderboard, records: Sequence[RunRecord]) -> str:
     return "\n".join(sections)
 
 
-def _section(whole: Track, board: Leaderboard, records: list[RunRecord]) -> Iterator[str]:
+def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
     track = whole.best(ROWS)
     yield f"## {escape(track.title)}\n"
     yield f"{_about(track)}\n"
     if track.entries and track.data.protocol == "oracle":
-        yield from (f"{line}\n" for line in _oracle(track, board))
+        yield from (f"{line}\n" for line in oracle(track))
     elif track.entries:
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
         yield from (f"{line}\n" for line in _remarks(track))
         yield from _images(whole, "curves", "parameters", "speed")
-        yield f"### F1 by class\n\n{_class_table(track)}\n"
-        yield from _calibration(track)
+        yield f"### F1 by class\n\n{class_table(track)}\n"
+        yield from calibration(track)
         yield from _images(whole, "reliability")
         yield from _images(whole, "confusion")
     if track.failures:
         yield "### Failed runs\n"
         yield from _more(whole.failures, "runs", "`runs/`")
-        yield f"{_failure_table(track)}\n"
+        yield f"{failure_table(track)}\n"
     shown = {i for e in track.entries for i in e.runs} | {f.id for f in track.failures}
     commands = "\n".join(run_commands(r.spec for r in records if r.id in shown))
     yield f"### How to make these runs\n\n```sh\n{commands}\n```\n"
@@ -118,7 +117,7 @@ def _of(entry: Entry, value: Callable[[Evidence], str]) -> str:
 
 
 COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [
-    ("rank", lambda e: str(e.rank)),
+    ("rank", lambda e: str(e.rank or MISSING)),
     ("95 % of ranks", lambda e: _of(e, lambda v: _range(*v.ranks))),
     ("group", lambda e: _of(e, lambda v: v.group)),
     ("model", lambda e: e.name),
@@ -131,7 +130,7 @@ COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [
     ("95 % of macro-F1", lambda e: _of(e, lambda v: limits(v.intervals["macro_f1"]))),
     ("balanced accuracy, %", lambda e: percent(e.test.get("balanced_accuracy"))),
     ("val accuracy, %", lambda e: percent(e.val.get("accuracy"))),
-    ("epochs", lambda e: str(e.epochs)),
+    ("epochs", lambda e: str(e.epochs or MISSING)),
     ("parameters, M", lambda e: millions(e.parameters)),
     ("MACs, M", lambda e: millions(e.macs)),
     ("training", lambda e: duration(e.train_seconds)),
@@ -202,55 +201,6 @@ def _recipe_remark(track: Track) -> Iterator[str]:
             for e in sorted(varied, key=lambda e: (e.model, e.strategy, e.recipe))
         ]
         yield "Recipes for the same model and strategy differ in:\n\n" + "\n".join(lines)
-
-
-def _class_table(track: Track) -> str:
-    classes = track.classes
-    rows = [[e.label, *(f"{e.per_class[c].f1:.3f}" for c in classes)] for e in track.entries]
-    rows.append(["test images", *(f"{track.support['test'][c]:,}" for c in classes)])
-    return table(["model", *classes], rows, ["model"])
-
-
-def _calibration(track: Track) -> Iterator[str]:
-    entries = [(e, e.evidence.calibration) for e in track.entries if e.evidence]
-    if not entries:
-        return
-    yield "### Calibration\n"
-    yield (
-        "Of the test probabilities, before and after dividing the logits by one temperature fitted on val (T, mean "
-        "over seeds). NLL in nats; ECE: 15 bins with equally many images. Lower is better.\n"
-    )
-    shown = ("nll", "brier", "ece")
-    headers = ["model", *(METRICS[m].title for m in shown), "T", *(f"{METRICS[m].title} after" for m in shown)]
-    rows = [
-        [e.label, *(unit(e.test.get(m)) for m in shown), f"{c.temperature:.2f}", *(f"{c.after[m]:.3f}" for m in shown)]
-        for e, c in entries
-    ]
-    yield f"{table(headers, rows, ['model'])}\n"
-
-
-def _oracle(track: Track, board: Leaderboard) -> Iterator[str]:
-    yield (
-        "**Not results:** the epoch was chosen by looking at the test images, as usef-kh/fer and LetheSec's ResNet18 "
-        "did. The table says by how many points that inflates the accuracy of the same recipes and seeds."
-    )
-    rows = [
-        [
-            i.oracle.label,
-            str(len(i.seeds)),
-            f"{100 * i.oracle_accuracy:.2f}",
-            MISSING if i.honest_accuracy is None else f"{100 * i.honest_accuracy:.2f}",
-            MISSING if i.points is None else f"{i.points:+.2f}",
-        ]
-        for i in inflations(track, board)
-    ]
-    headers = ["model", "seeds with both", "chosen on test, %", "chosen on val, %", "inflation, points"]
-    yield table(headers, rows, ["model"])
-
-
-def _failure_table(track: Track) -> str:
-    rows = [[f.id, f.model, f.strategy, str(f.seed), f.reason] for f in track.failures]
-    return table(["run", "model", "strategy", "seed", "reason"], rows, ("run", "model", "strategy", "reason"))
 
 
 def _images(track: Track, *kinds: Kind) -> Iterator[str]:

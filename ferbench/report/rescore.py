@@ -9,12 +9,12 @@ import numpy as np
 
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import Scores
-from ferbench.evaluation.predictions import Predictions, average
+from ferbench.evaluation.predictions import Predictions, average, same_images
 from ferbench.recipe import DataKey
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord
-from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place
+from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place, predicted_splits
 
 TOLERANCE = 1e-9
 
@@ -67,10 +67,10 @@ def _check_ensemble(
             stored = store.predictions_at(ensemble_place(record), split)
         except InputError as error:
             return [str(error)], []
+        if not same_images([stored, *members]):
+            return [f"{split}: its images or classes are not those of its members"], []
         averaged.append(average(members, weights))
-        if stored.probabilities.shape != averaged[-1].probabilities.shape or not np.allclose(
-            stored.probabilities, averaged[-1].probabilities, atol=1e-6
-        ):
+        if not np.allclose(stored.probabilities, averaged[-1].probabilities, atol=1e-6):
             lines.append(f"{split}: its predictions are not the mean of its members'")
     return lines + _changes(record.scores, scores_with_clean(averaged, store.facts(record.data))), averaged
 
@@ -82,7 +82,7 @@ def _check(
     lines = [f"the spec's id is {record.spec.id}"] if record.id != record.spec.id else []
     scores: dict[str, Scores] = {}
     facts = store.facts(record.spec.data)
-    for split in PREDICTED_SPLITS:
+    for split in predicted_splits(record.spec):
         try:
             predictions = store.predictions(record.spec, split)
         except InputError as error:
@@ -92,9 +92,9 @@ def _check(
         if faults:
             lines += [f"{split}: {fault}" for fault in faults]
             continue
-        scores |= scores_with_clean([predictions], facts if split == "test" else None)
+        scores |= scores_with_clean([predictions], facts)
     lines += _changes(record.scores, scores)
-    return lines, scores if scores.keys() >= set(PREDICTED_SPLITS) else None
+    return lines, scores if scores.keys() >= set(predicted_splits(record.spec)) else None
 
 
 def _faults(predictions: Predictions, split: str, record: RunRecord, truth: Truth) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _accepted_truths(store: Store, records: list[RunRecord]) -> dict[tuple[DataK
     """By (data, split), what most runs' predictions hold as classes, ids and labels."""
     votes: dict[tuple[DataKey, str], Counter[Truth]] = defaultdict(Counter)
     for record in records:
-        for split in PREDICTED_SPLITS:
+        for split in predicted_splits(record.spec):
             try:
                 predictions = store.predictions(record.spec, split)
             except InputError:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
@@ -14,6 +14,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from ferbench.environment import stream_seed
+from ferbench.training.epochs import Best, Epoch, Validate, Watcher
 from ferbench.training.optimization import (
     Plateau,
     build_optimizer,
@@ -35,60 +36,6 @@ class TrainingDivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class ValScores:
-    """What validation says of an epoch."""
-
-    accuracy: float
-    macro_f1: float
-    nll: float
-
-
-Validate = Callable[[nn.Module, int], ValScores]
-"""(network, side of the images) -> what val says of it."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history; fields as in `records.record.EpochRow`."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    val_nll: float
-    seconds: float
-    images_per_second: float
-    input_size: int
-
-
-class Watcher(Protocol):
-    """Somebody to tell how training goes."""
-
-    def on_note(self, text: str) -> None:
-        """A line about the run that a person may want to read."""
-
-    def on_batch(self, epoch: int, images: int) -> None:
-        """`images` of the epoch are through; called often, must be quick."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """An epoch has ended."""
-
-
-class Nobody:
-    """A watcher that looks away."""
-
-    def on_note(self, text: str) -> None:
-        """Nothing."""
-
-    def on_batch(self, epoch: int, images: int) -> None:
-        """Nothing."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True)
 class Fitted:
     """A finished training; the network holds the weights of the best epoch."""
 
@@ -96,6 +43,8 @@ class Fitted:
     history: list[Epoch]
     elapsed: float
     """Seconds over all sittings, evaluation included."""
+    rival_weights: dict[str, Tensor]
+    """Of the epoch that `ValScores.rival` chose; empty where there was none."""
 
 
 class RandomStreams:
@@ -151,8 +100,7 @@ class Trainer:
         self.image_weights = None if image_weights is None else torch.from_numpy(image_weights)
         self._forward = _compiled(network, arithmetic.device) if recipe.training.compile else network
         self.history: list[Epoch] = []
-        self.best_epoch, self.best_score = 0, -math.inf
-        self.best_weights: dict[str, Tensor] = {}
+        self.best, self.rival = Best(), Best()
         self.elapsed = 0.0
         self._start_stage()
 
@@ -170,7 +118,8 @@ class Trainer:
     def finished(self) -> bool:
         """Whether the epochs are used up, or patience is."""
         done, patience = len(self.history), self.recipe.training.patience
-        return done >= self.epochs or bool(patience and self.best_epoch and done - self.best_epoch >= patience)
+        best = self.rival.epoch or self.best.epoch
+        return done >= self.epochs or bool(patience and best and done - best >= patience)
 
     def _start_stage(self) -> None:
         """A fresh optimizer over what learns in the stage that begins: head alone, or all."""
@@ -264,18 +213,20 @@ class Trainer:
         row = Epoch(
             number, lr, train_loss, scores.accuracy, scores.macro_f1, scores.nll, seconds, images / seconds, size
         )
-        self._take_note(row)
+        self._take_note(row, scores.rival)
         self.elapsed += time.perf_counter() - sitting
         return row
 
-    def _take_note(self, row: Epoch) -> None:
+    def _take_note(self, row: Epoch, rival: float | None) -> None:
         self.history.append(row)
         score = row.val_accuracy if self.recipe.training.select == "accuracy" else row.val_macro_f1
-        self.plateau.update(score)
+        # what steers the training is never test
+        self.plateau.update(score if rival is None else rival)
         # weights that have only seen smaller images are no candidates: they do badly at the size that is reported
-        if row.input_size == self.recipe.model.input_size and score > self.best_score:
-            self.best_epoch, self.best_score = row.epoch, score
-            self.best_weights = {k: v.detach().clone() for k, v in self.evaluated.state_dict().items()}
+        if row.input_size == self.recipe.model.input_size:
+            self.best.offer(row.epoch, score, self.evaluated)
+            if rival is not None:
+                self.rival.offer(row.epoch, rival, self.evaluated)
 
     def state(self) -> dict[str, Any]:
         """Everything that the epochs to come depend on, as tensors and plain values."""
@@ -288,7 +239,8 @@ class Trainer:
             "plateau": self.plateau.state(),
             "random": self.streams.state(),
             "history": [asdict(e) for e in self.history],
-            "best": {"epoch": self.best_epoch, "score": self.best_score, "weights": self.best_weights},
+            "best": vars(self.best),
+            "rival": vars(self.rival),
             "elapsed": self.elapsed,
         }
 
@@ -306,9 +258,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.plateau.restore(state["plateau"])
         self.streams.restore(state["random"])
-        best = state["best"]
-        self.best_epoch, self.best_score = best["epoch"], best["score"]
-        self.best_weights = {k: v.to(self.arithmetic.device) for k, v in best["weights"].items()}
+        self.best.restore(state["best"], self.arithmetic.device)
+        self.rival.restore(state["rival"], self.arithmetic.device)
         self.elapsed = state["elapsed"]
 
 
@@ -332,5 +283,5 @@ def fit(trainer: Trainer, validate: Validate, checkpoint: Checkpoint, watcher: W
         row = trainer.run_epoch(validate, watcher)
         checkpoint.save(trainer.state)
         watcher.on_epoch(row)
-    trainer.network.load_state_dict(trainer.best_weights)
-    return Fitted(trainer.best_epoch, trainer.history, trainer.elapsed)
+    trainer.network.load_state_dict(trainer.best.weights)
+    return Fitted(trainer.best.epoch, trainer.history, trainer.elapsed, trainer.rival.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -14,9 +15,11 @@ from ferbench.bench.growth import measure_growth
 from ferbench.bench.inference import Task, measure_inference
 from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
+from ferbench.cli.bench import Suites
 from ferbench.data.dataset import Dataset
 from ferbench.errors import InputError
 from ferbench.plan import make_plan
+from ferbench.records.bench import BenchRow, Suite
 
 
 def samples(record) -> dict[str, dict[str, int]]:
@@ -45,6 +48,16 @@ def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monk
     assert "too slow" in record.row("conventional autocast").note
 
 
+def test_command_line_and_records_name_the_same_suites():
+    assert [suite.value for suite in Suites] == list(get_args(Suite))
+
+
+def test_what_is_not_installed_has_not_failed():
+    assert not BenchRow(name="onnxruntime", samples={}, note="not installed: onnx").has_failed
+    assert not BenchRow(name="eager", samples={"ms at 1": [1.0]}, note="failed once").has_failed
+    assert BenchRow(name="eager", samples={}, note="the process was killed (out of memory?)").has_failed
+
+
 def test_growth_times_each_size_in_turns(drawn, spec_of, monkeypatch):
     monkeypatch.setattr(growth, "SIZES", (16, 40, 500))
     record = measure_growth(spec_of(), drawn, "cpu", rounds=2)
@@ -69,7 +82,8 @@ def test_inference_runs_each_engine_alone(spec_of, monkeypatch):
 
 def test_engine_that_cannot_run_says_why(spec_of, monkeypatch):
     task = Task("eager", spec_of().recipe.model, 7, "nowhere", "fp32", True, 0.01, "")
-    assert inference._row(task).note.startswith("failed: RuntimeError: ")
+    row = inference._row(task)
+    assert row.note.startswith("failed: RuntimeError: ") and row.has_failed
     monkeypatch.setattr(inference, "find_spec", lambda name: None)
     row = inference._row(replace(task, engine="onnxruntime", device="cpu"))
     assert row.note == "not installed: onnx, onnxscript, onnxruntime (the extra onnx)" and not row.samples

@@ -17,7 +17,8 @@ from ferbench.evaluation.statistics import (
     percentile_interval,
     rank_intervals,
     resample,
-    seed_weights,
+    seed_share,
+    seed_shifts,
     stratified_weights,
 )
 
@@ -77,13 +78,13 @@ def test_interval_of_accuracy_is_that_of_scipys_bootstrap():
 
 def test_draws_are_the_same_every_time_and_for_every_entry():
     a, b = model(0), model(1)
-    first, again = resample([[a], [b]], 300), resample([[a], [b]], 300)
+    first, again = resample([[a], [b]], resamples=300), resample([[a], [b]], resamples=300)
     assert np.array_equal(first[1].scores("macro_f1"), again[1].scores("macro_f1"))
     # an entry does not depend on who else is drawn: the images are, not the answers
-    (alone,) = resample([[b]], 300)
+    (alone,) = resample([[b]], resamples=300)
     assert np.array_equal(alone.scores("accuracy"), first[1].scores("accuracy"))
     # and equal answers are never different
-    twice = resample([[a], [a]], 300)
+    twice = resample([[a], [a]], resamples=300)
     assert compare(twice[0], twice[1], "macro_f1").interval == (0, 0)
 
 
@@ -93,12 +94,39 @@ def test_predictions_on_other_images_are_refused():
 
 
 def test_seeds_are_drawn_with_the_variance_of_their_mean():
-    weights = seed_weights(3, 100_000, np.random.default_rng(0))
-    assert weights.sum(0) == pytest.approx(np.ones(100_000))
+    shifts = seed_shifts(3, 100_000, np.random.default_rng(0))
+    assert shifts.sum(0) == pytest.approx(np.zeros(100_000))
     scores = np.array([0.60, 0.63, 0.66])
     # the mean of three seeds has the variance s²/3, s² with n - 1
-    assert (scores @ weights).var() == pytest.approx(scores.var(ddof=1) / 3, rel=0.02)
-    assert (seed_weights(1, 5, np.random.default_rng(0)) == 1).all()
+    assert (scores @ shifts).var() == pytest.approx(scores.var(ddof=1) / 3, rel=0.02)
+    assert (seed_shifts(1, 5, np.random.default_rng(0)) == 0).all()
+
+
+# two seeds, spread .02²/2; their difference on drawn images varies by 2 x .005² about its mean, half of which is theirs
+def test_share_of_the_spread_that_is_the_seeds_own_by_hand():
+    noise = 0.005 * np.array([1.0, -1.0, 1.0, -1.0])
+    on_images = np.stack([0.70 + noise, 0.72 - noise])
+    # by images: 2 x .005² over (2 - 1)
+    assert seed_share(np.array([0.70, 0.72]), on_images) == pytest.approx(((0.0002 - 0.00005) / 0.0002) ** 0.5)
+    # images explain all
+    assert seed_share(np.array([0.70, 0.702]), on_images) == 0
+    assert seed_share(np.array([0.7, 0.7]), on_images) == 0
+    assert seed_share(np.array([0.7]), on_images[:1]) == 0
+
+
+def test_other_views_of_the_same_trainings_share_their_seeds():
+    """Three seeds a point apart, and each better by the same ten images where it looks twice."""
+    labels = np.zeros(1000, np.uint8)
+
+    def answers(right: int) -> Predictions:
+        predicted = np.where(np.arange(1000) < right, 0, 1)
+        return predictions_of("test", ("a", "b"), [f"{i:04d}" for i in range(1000)], labels, 5.0 * np.eye(2)[predicted])
+
+    run, views = [answers(n) for n in (600, 610, 620)], [answers(n + 10) for n in (600, 610, 620)]
+    apart = resample([run, views], resamples=2000)
+    together = resample([run, views], ["runs", "runs"], resamples=2000)
+    spreads = [(b.scores("accuracy") - a.scores("accuracy")).std() for a, b in (apart, together)]
+    assert spreads[1] < 0.7 * spreads[0]
 
 
 def test_interval_of_several_seeds_is_wider_by_their_spread():
@@ -106,8 +134,8 @@ def test_interval_of_several_seeds_is_wider_by_their_spread():
     (draws,) = resample([seeds])
     scores = [compute(p)["accuracy"] for p in seeds]
     assert draws.means["accuracy"] == pytest.approx(np.mean(scores))
-    images_alone = draws.by_seed["accuracy"].mean(0).var()
-    assert draws.scores("accuracy").var() > images_alone + 0.8 * np.var(scores, ddof=1) / 3
+    assert draws.scores("accuracy").var() > draws.of_images["accuracy"].var() + 0.4 * np.var(scores, ddof=1) / 3
+    assert (draws.of_seeds["accuracy"] != 0).any()
 
 
 def test_percentile_interval_is_the_middle_95_percent():
@@ -142,13 +170,13 @@ def test_discordant_images_by_hand():
 
 def test_single_seeds_are_compared_by_mcnemar_and_all_else_by_the_bootstrap():
     a, b = model(0, 2.0), model(1, 1.0)
-    one, other = resample([[a], [b]], 500)
+    one, other = resample([[a], [b]], resamples=500)
     result = compare(one, other, "accuracy")
     assert (result.p, result.test) == (mcnemar(*discordant(a, b), mid=True), "McNemar, mid-p")
     assert result.difference == pytest.approx((np.sum(a.predicted == LABELS) - np.sum(b.predicted == LABELS)) / 100)
     assert result.interval.low < result.difference < result.interval.high
     assert compare(one, other, "macro_f1").test == "paired bootstrap"
-    two, three = resample([[a, model(2)], [b, model(3)]], 500)
+    two, three = resample([[a, model(2)], [b, model(3)]], resamples=500)
     assert compare(two, three, "accuracy").test == "paired bootstrap"
     # the other way round it is the same, with the sign changed
     back = compare(other, one, "accuracy")
@@ -191,7 +219,7 @@ def test_entries_share_a_letter_exactly_where_they_cannot_be_told_apart(seed):
 
 def test_every_metric_has_an_interval_around_it():
     """ECE is pushed up by any noise, so its interval may lie above it."""
-    (draws,) = resample([[model(5)]], 2000)
+    (draws,) = resample([[model(5)]], resamples=2000)
     for name in METRICS.names:
         low, high = draws.interval(name)
         assert low < high

@@ -58,3 +58,18 @@ def test_random_views_are_the_same_every_time(n):
     assert torch.equal(maps, view_maps(f"random:{n}"))
     assert torch.equal(maps, view_maps("random:8")[:n])
     assert (maps[:, :, 2].abs() <= 0.1).all()
+
+
+def test_views_are_placed_in_full_precision_under_autocast():
+    images, seen = faces(1, 48), []
+
+    class Looking(nn.Module):
+        def forward(self, images):
+            seen.append(images)
+            return images.mean((1, 2, 3))[:, None] * torch.ones(1, 2)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Views(Looking(), view_maps("flip"))(images)
+    # bf16 would be off by some hundredths
+    assert torch.allclose(seen[0], images, atol=1e-4)
+    assert torch.allclose(seen[1], images.flip(3), atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ def make_run() -> Callable[..., Run]:
         spec = RunSpec(recipe=recipe, seed=seed, budget=load_budget(budget), data=key)
         test, val = PREDICTED[model, seed]
         splits = [predictions("val", val), predictions("test", test)]
+        if protocol == "oracle":
+            # val would have chosen an epoch in which the first test image is wrong too
+            splits.append(replace(predictions("test", [1, *test[1:]]), split="honest"))
         scores = {p.split: score(p) for p in splits}
         rates = [Throughput(batch_size=b, images_per_second=float(b * (100 + 20 * seed)), rounds=5) for b in (1, 256)]
         cost = Cost(

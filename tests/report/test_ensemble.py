@@ -6,6 +6,7 @@ import pytest
 from ferbench.ensemble import ROUNDS, make_ensemble, select
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions, average
+from ferbench.records.store import Store
 from ferbench.report.entries import Entry
 from ferbench.report.evidence import weigh_all
 from ferbench.report.leaderboard import build
@@ -95,6 +96,34 @@ def test_rescore_finds_an_ensemble_that_is_not_its_members_mean(store):
     assert rescore(store, write=False) == [f"{record.id}: its member {gone.id} is not there"]
     # the leaderboard goes on without what it cannot know
     assert entry_of(store).parameters is None
+
+
+def test_members_predictions_on_other_images_are_told(store):
+    record = make_ensemble(store, "resnet18-*,plain_cnn-*")
+    spec = next(r.spec for r in store.records() if r.id == record.members[0].run)
+    cut = store.predictions(spec, "val").take(np.arange(3))
+    store.write(store.folder(spec) / "val.npz", cut.to_bytes())
+    lines = rescore(store, write=True)
+    assert f"{record.id}: val: its images or classes are not those of its members" in lines
+
+
+def test_official_runs_come_first_and_a_protocol_can_be_asked_for(tmp_path, make_run):
+    store = Store(tmp_path / "results")
+    for protocol in ("stratified-naive", "oracle", "official"):
+        for seed in (0, 1):
+            store.write_run(*make_run("vgg16", seed, protocol=protocol))
+    assert make_ensemble(store, "*").data.protocol == "official"
+    assert make_ensemble(store, "*", protocol="stratified-naive").data.protocol == "stratified-naive"
+    with pytest.raises(InputError, match="0 finished runs fit"):
+        make_ensemble(store, "*", protocol="oracle")
+
+
+def test_ensembles_of_the_same_models_are_told_apart(store):
+    first = make_ensemble(store, "plain_cnn-*,vgg16-*")
+    other = first.model_copy(update={"members": [m.model_copy(update={"weight": m.weight + 1}) for m in first.members]})
+    store.write_ensemble(other, [store.predictions(store.records()[0].spec, s) for s in ("val", "test")])
+    labels = [e.label for e in build(store.records(), store.ensembles()).tracks[0].entries]
+    assert len(set(labels)) == len(labels) == 5
 
 
 def test_errors(store, make_run):

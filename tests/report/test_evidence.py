@@ -6,11 +6,13 @@ import pytest
 from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.statistics import resample
+from ferbench.records.store import Store
 from ferbench.report.evidence import WEIGHED, weigh_all
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import render
 from ferbench.report.oracle import inflations
+from ferbench.report.rescore import rescore
 
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), (300, 200, 100))
 CLASSES = ("angry", "happy", "sad")
@@ -30,8 +32,6 @@ def with_skill(run, skill: float, noise: int):
 @pytest.fixture
 def skilled(tmp_path, make_run):
     """ResNet-18 far ahead of VGG16 and the plain CNN, which are alike; two seeds each."""
-    from ferbench.records.store import Store
-
     store = Store(tmp_path / "skilled")
     for i, (model, skill) in enumerate([("resnet18", 3.0), ("vgg16", 1.0), ("plain_cnn", 1.02)]):
         for seed in (0, 1):
@@ -105,36 +105,53 @@ def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch)
     assert WEIGHED == 100
 
 
-def with_accuracy(record, accuracy: float):
-    test = record.scores["test"]
-    changed = test.model_copy(update={"values": {**test.values, "accuracy": accuracy}})
-    return record.model_copy(update={"scores": {**record.scores, "test": changed}})
-
-
-# seed 0: .75 where val chose, 1 where test did; seed 1 has no oracle run
-def test_oracle_has_a_table_of_its_own_and_no_rank(make_run, tmp_path):
+# resnet18 has 1 and .8 by seed on test; where val had chosen, one image of five fewer
+def test_oracle_has_a_table_of_its_own_and_no_rank(make_run):
     honest = [make_run("resnet18", seed)[0] for seed in (0, 1)]
-    oracle = [make_run("resnet18", 0, protocol="oracle")[0]]
-    honest[0], oracle[0] = with_accuracy(honest[0], 0.75), with_accuracy(oracle[0], 1.0)
+    oracle = [make_run("resnet18", seed, protocol="oracle")[0] for seed in (0, 1)]
     board = build(honest + oracle)
     official, other = board.tracks
     assert [t.data.protocol for t in board.tracks] == ["official", "oracle"]
-    (found,) = inflations(other, board)
-    assert (found.seeds, found.honest_accuracy, found.oracle_accuracy) == ((0,), 0.75, 1.0)
-    assert found.points == pytest.approx(25)
+    (found,) = inflations(other)
+    assert found.honest.values == pytest.approx((0.8, 0.6))
+    assert found.points.mean == pytest.approx(20)
+    assert found.points.sd == pytest.approx(0, abs=1e-9)
     text = render(board, honest + oracle)
     part = text[text.index("protocol oracle, budget full") :]
-    assert "+25.00" in part
+    row = next(line for line in part.splitlines() if line.startswith("| ResNet-18"))
+    assert [c.strip() for c in row.strip("|").split("|")] == [
+        "ResNet-18", "2", "90.00 ± 14.14", "70.00 ± 14.14", "+20.00 ± 0.00",
+    ]  # fmt: skip
+    assert frame(board)["rank"].isna().tolist() == [False, True]
     assert "| rank" not in part[: part.index("How to make these runs")]
     assert "--protocol oracle" in part
-    assert official.slug == "fer2013-full"
-    assert other.slug == "fer2013-oracle-full"
+    assert (official.slug, other.slug) == ("fer2013-full", "fer2013-oracle-full")
+    assert "honest" not in text[: text.index("protocol oracle, budget full")]
 
 
-def test_oracle_without_an_honest_run(make_run):
-    board = build([make_run("resnet18", 0, protocol="oracle")[0]])
-    (found,) = inflations(board.tracks[0], board)
-    assert (found.seeds, found.points, found.oracle_accuracy) == ((), None, 1.0)
+def test_other_views_of_an_oracle_run_have_no_honest_half(make_run):
+    record, _ = make_run("resnet18", 0, protocol="oracle")
+    scores = {k: v for k, v in record.scores.items() if k != "honest"}
+    spec = record.spec.model_copy(update={"tta": "flip"})
+    flipped = record.model_copy(update={"id": spec.id, "spec": spec, "scores": scores})
+    (track,) = build([record, flipped]).tracks
+    assert [i.points is not None for i in inflations(track)] == [True, False]
+    assert "| ResNet-18 (TTA flip) |" in render(build([record, flipped]), [record, flipped])
+
+
+def test_oracle_runs_are_rescored_with_what_val_would_have_chosen(tmp_path, make_run):
+    store = Store(tmp_path / "oracle")
+    record, splits = make_run("resnet18", 0, protocol="oracle")
+    store.write_run(record, splits)
+    assert store.is_done(record.spec)
+    assert rescore(store, write=False) == []
+    wrong = record.model_copy(update={"scores": {**record.scores, "honest": record.scores["test"]}})
+    store.write_record(wrong)
+    lines = rescore(store, write=True)
+    assert f"{record.id}: honest: accuracy is 1 in the record, 0.8 by its predictions" in lines
+    assert rescore(store, write=False) == []
+    (store.folder(record.spec) / "honest.npz").unlink()
+    assert not store.is_done(record.spec)
 
 
 def test_clean_test_has_a_column_where_it_is_known(records):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from ferbench.records.store import Store
 from ferbench.runner import Prepared
 from ferbench.training import checkpoint as checkpoint_module
 from ferbench.training.checkpoint import Checkpoint
-from ferbench.training.fit import Nobody, Trainer, TrainingDivergedError, Validate, ValScores, fit
+from ferbench.training.epochs import Nobody, Validate, ValScores
+from ferbench.training.fit import Trainer, TrainingDivergedError, fit
 from ferbench.training.imbalance import STRATEGIES
 
 TIMING = ("seconds", "images_per_second", "elapsed")
@@ -222,6 +224,33 @@ def test_rate_drops_on_a_plateau(make_bench, train):
 # choosing an epoch
 
 
+def test_a_second_epoch_is_kept_for_a_rival_score(make_bench, nobody, tmp_path, monkeypatch):
+    """Of four epochs the second is best by its own score, the third by the rival's."""
+    # a share of 1 leaves no epoch's end out
+    monkeypatch.setattr(checkpoint_module, "MOST_TIME_SPENT_SAVING", 1.0)
+    bench, seen = make_bench({}, n=16), []
+    script, rivals = scripted(SCORES), iter([0.1, 0.2, 0.9, 0.3])
+
+    def validate(network: nn.Module, size: int) -> ValScores:
+        seen.append(weights(network))
+        return replace(script(network, size), rival=next(rivals))
+
+    fitted = fit(bench.trainer, validate, Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
+    assert fitted.best_epoch == 2
+    assert same(fitted.rival_weights, seen[2])
+    assert not same(fitted.rival_weights, seen[1])
+    # it comes back with a checkpoint
+    again = make_bench({}, n=16)
+    resumed = fit(again.trainer, validate, Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
+    assert same(resumed.rival_weights, seen[2])
+
+
+def test_without_a_rival_nothing_is_kept_for_it(make_bench, nobody, tmp_path):
+    bench = make_bench({}, n=16)
+    fitted = fit(bench.trainer, scripted(SCORES), Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
+    assert fitted.rival_weights == {}
+
+
 SCORES = [(0.3, 0.2), (0.5, 0.1), (0.4, 0.6), (0.5, 0.6)]
 
 
@@ -262,7 +291,7 @@ def test_the_weight_average_is_evaluated_and_kept(make_bench, train):
 
     trainer = train(bench, 2, validate).trainer
     assert trainer.ema is not None and seen == [trainer.ema.module] * 2
-    assert same(trainer.best_weights, weights(trainer.ema.module))
+    assert same(trainer.best.weights, weights(trainer.ema.module))
     own, average = weights(trainer.network), weights(trainer.ema.module)
     for name in ("features.0.weight", "features.1.running_mean", "head.1.bias"):
         assert not torch.equal(own[name], average[name]), name
