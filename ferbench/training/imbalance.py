@@ -62,6 +62,21 @@ def power_probabilities(counts: Counts, params: Params) -> npt.NDArray[np.float6
     return shares / shares.sum()
 
 
+def repeat_factor_probabilities(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
+    """[K] share of draws in proportion to n_c max(1, sqrt(t / pi_c)) (LVIS, arXiv 1908.03195)."""
+    shares = counts * np.maximum(1, np.sqrt(params["threshold"] * counts.sum() / counts))
+    return shares / shares.sum()
+
+
+def smoothing_by_class(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
+    """[K] label smoothing from `tail` for the smallest class to `head` for the largest, by a quarter of a sine."""
+    head, tail = params["head"], params["tail"]
+    if not (0 <= head < 1 and 0 <= tail < 1):
+        raise InputError(f"imbalance.params.head = {head} and tail = {tail} must be at least 0 and below 1")
+    place = (counts - counts.min()) / max(counts.max() - counts.min(), 1)
+    return tail + (head - tail) * np.sin(place * np.pi / 2)
+
+
 def _normalised(weights: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
     """Weights scaled to mean 1, none above `clip` times the mean before clipping (0: no limit)."""
     weights = weights / weights.mean()
@@ -109,6 +124,48 @@ STRATEGIES: Registry[Strategy] = Registry(
             "Lin et al. 2017, arXiv 1708.02002",
             "-(1 - p_y)^gamma log p_y",
             "ferbench.training.losses:focal",
+        ),
+        Strategy(
+            "class_balanced_focal",
+            "class-balanced focal loss",
+            "Cui et al. 2019, arXiv 1901.05555",
+            "-w_y (1 - p_y)^gamma log p_y, w_c = (1 - b) / (1 - b^n_c), clipped, mean 1",
+            "ferbench.training.losses:class_balanced_focal",
+        ),
+        Strategy(
+            "balanced_softmax",
+            "balanced softmax",
+            "Ren et al. 2020, arXiv 2007.10740",
+            "cross-entropy of z + tau log pi with tau 1",
+            "ferbench.training.losses:logit_adjusted",
+        ),
+        Strategy(
+            "vector_scaling",
+            "vector-scaling loss",
+            "Kini et al. 2021, arXiv 2103.01550",
+            "cross-entropy of (n_c / n_max)^gamma z_c + tau log pi_c",
+            "ferbench.training.losses:vector_scaling",
+        ),
+        Strategy(
+            "seesaw",
+            "Seesaw loss",
+            "Wang et al. 2021, arXiv 2008.10032",
+            "softmax terms times min(1, (n_j / n_i)^p) max(1, (p_j / p_i)^q)",
+            "ferbench.training.losses:seesaw",
+        ),
+        Strategy(
+            "label_aware_smoothing",
+            "label-aware smoothing",
+            "Zhong et al. 2021, arXiv 2104.00466",
+            "label smoothing from tail to head with the class's size",
+            "ferbench.training.losses:label_aware_smoothed",
+        ),
+        Strategy(
+            "repeat_factor",
+            "repeat-factor sampling",
+            "Gupta et al. 2019, arXiv 1908.03195",
+            "classes drawn in proportion to n_c max(1, sqrt(t / pi_c))",
+            class_probabilities=repeat_factor_probabilities,
         ),
         Strategy(
             "logit_adjusted",

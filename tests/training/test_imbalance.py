@@ -14,6 +14,8 @@ from ferbench.training.imbalance import (
     inverse_weights,
     log_prior,
     power_probabilities,
+    repeat_factor_probabilities,
+    smoothing_by_class,
 )
 
 TRAIN = np.array(FER2013_COUNTS["train"])
@@ -88,6 +90,23 @@ def test_class_without_images_is_refused(name):
 )
 def test_share_of_draws_by_class(power, expected):
     np.testing.assert_allclose(power_probabilities(np.array([900, 90, 10]), {"power": power}), expected, rtol=1e-4)
+
+
+# pi = .9 .09 .01 and t = .25: 1, sqrt(2.7778) = 1.6667 and sqrt(25) = 5 times, so 900, 150 and 50 of 1100
+def test_repeat_factors_by_hand():
+    shares = repeat_factor_probabilities(np.array([900, 90, 10]), {"threshold": 0.25})
+    np.testing.assert_allclose(shares, [900 / 1100, 150 / 1100, 50 / 1100])
+    # no class is below a share of 0: everything comes once
+    np.testing.assert_allclose(repeat_factor_probabilities(np.array([9, 1]), {"threshold": 0.0}), [0.9, 0.1])
+
+
+def test_smoothing_rises_with_the_class():
+    # of counts 10, 20 and 30 the middle one is half-way: sin 45 degrees
+    smoothing = smoothing_by_class(np.array([10, 20, 30]), {"head": 0.4, "tail": 0.1})
+    np.testing.assert_allclose(smoothing, [0.1, 0.1 + 0.3 * 2**-0.5, 0.4])
+    np.testing.assert_allclose(smoothing_by_class(np.array([5, 5]), {"head": 0.4, "tail": 0.1}), 0.1)
+    with pytest.raises(InputError, match=r"imbalance.params.head = 1.0 and tail = 0.1"):
+        smoothing_by_class(np.array([5, 5]), {"head": 1.0, "tail": 0.1})
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names)

@@ -43,6 +43,46 @@ def focal(gamma: float) -> Callable[[Array, Array], float]:
     return loss
 
 
+def cb_focal(gamma: float, weights: Array) -> Callable[[Array, Array], float]:
+    def loss(z: Array, t: Array) -> float:
+        log_p = log_softmax(z)
+        return -(t * weights * (1 - np.exp(log_p)) ** gamma * log_p).sum() / (t * weights).sum()
+
+    return loss
+
+
+def vector_scaled(gamma: float, tau: float) -> Callable[[Array, Array], float]:
+    return lambda z, t: plain((COUNTS / 60) ** gamma * z + tau * np.log(PRIOR), t)
+
+
+def seesawed(p: float, q: float, at: Array | None = None) -> Callable[[Array, Array], float]:
+    """With the factors that predictions decide taken at the logits `at`, as the gradient takes them."""
+
+    def loss(z: Array, t: Array) -> float:
+        probabilities, total = np.exp(log_softmax(z if at is None else at)), 0.0
+        for n in range(len(z)):
+            for i in range(K):
+                terms = 0.0
+                for j in range(K):
+                    factor = min(1, (COUNTS[j] / COUNTS[i]) ** p)
+                    factor *= max(1, (probabilities[n, j] / probabilities[n, i]) ** q)
+                    terms += factor * np.exp(z[n, j])
+                total -= t[n, i] * (z[n, i] - np.log(terms))
+        return total / len(z)
+
+    return loss
+
+
+def label_aware(head: float, tail: float) -> Callable[[Array, Array], float]:
+    eps = tail + (head - tail) * np.sin(np.pi / 2 * (COUNTS - 1) / 59)
+
+    def loss(z: Array, t: Array) -> float:
+        log_p = log_softmax(z)
+        return -(t * (1 - eps) * log_p + t * eps * log_p.mean(1, keepdims=True)).sum(1).mean()
+
+    return loss
+
+
 # the weights' common factor cancels
 CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
     ("none", {}, plain),
@@ -57,6 +97,16 @@ CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
     ("logit_adjusted", {"tau": 1.0}, lambda z, t: plain(z + np.log(PRIOR), t)),
     ("logit_adjusted", {"tau": 1.5}, lambda z, t: plain(z + 1.5 * np.log(PRIOR), t)),
     ("logit_adjusted", {"tau": 0.0}, plain),
+    ("balanced_softmax", {"tau": 1.0}, lambda z, t: plain(z + np.log(COUNTS), t)),
+    ("class_balanced_focal", {"gamma": 2.0, "beta": 0.95, "clip": 0.0}, cb_focal(2.0, 1 / (1 - 0.95**COUNTS))),
+    ("class_balanced_focal", {"gamma": 0.0, "beta": 0.0, "clip": 0.0}, plain),
+    ("vector_scaling", {"gamma": 0.3, "tau": 1.2}, vector_scaled(0.3, 1.2)),
+    ("vector_scaling", {"gamma": 0.0, "tau": 0.0}, plain),
+    ("seesaw", {"p": 0.8, "q": 2.0}, seesawed(0.8, 2.0)),
+    ("seesaw", {"p": 0.0, "q": 0.0}, plain),
+    ("label_aware_smoothing", {"head": 0.4, "tail": 0.1}, label_aware(0.4, 0.1)),
+    ("label_aware_smoothing", {"head": 0.0, "tail": 0.0}, plain),
+    ("repeat_factor", {"threshold": 0.1}, plain),
 ]
 
 
@@ -89,7 +139,10 @@ def test_value_and_gradient(name, params, formula, kind):
     value.backward()
     assert value.shape == ()
     assert value.item() == pytest.approx(formula(z, t), rel=1e-5)
-    np.testing.assert_allclose(logits.grad, slopes(formula, z, t), atol=2e-6)
+    if name == "seesaw" and params["q"]:
+        # how hard a mistake counts is not learned
+        formula = seesawed(**params, at=z)
+    np.testing.assert_allclose(logits.grad, slopes(formula, z, t), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["none", "inverse", "sqrt_inverse", "effective_number"])
