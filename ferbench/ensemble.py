@@ -79,8 +79,13 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
         data, budget = run.spec.data, run.spec.budget
         own = {"data": data.name, "protocol": data.protocol, "budget": budget.name}
         fits = data.protocol != "oracle" and all(asked in (None, own[part]) for part, asked in track.items())
-        # views of a run that is a candidate itself would count it twice
-        if run.status == "ok" and run.spec.tta == "none" and fits and any(fnmatchcase(run.id, p) for p in patterns):
+        # what is made of a run that is a candidate itself would count it twice
+        if (
+            run.status == "ok"
+            and run.spec.trained == run.spec
+            and fits
+            and any(fnmatchcase(run.id, p) for p in patterns)
+        ):
             tracks.setdefault((data, budget), []).append(run)
     enough = {key: runs for key, runs in tracks.items() if len(runs) > 1}
     if not enough:

@@ -17,6 +17,7 @@ from ferbench.environment import cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
 from ferbench.listener import Listener
 from ferbench.plan import Plan
+from ferbench.posthoc import adjust
 from ferbench.recipe import RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.worker import Job
@@ -60,6 +61,9 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
                 elsewhere |= _listen(plan, pipes, listener)
             if spec.trained.id in elsewhere:
                 continue
+            if spec.is_posthoc:
+                _adjust(plan, spec, listener)
+                continue
             listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
             worker, job = workers.enter_context(ExitStack()), plan.job(spec, "run", redo, at_once)
             process, pipe = worker.enter_context(_worker(job, plan.store.folder(spec) / "worker.log"))
@@ -67,6 +71,18 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
         while pipes.get_map():
             _listen(plan, pipes, listener)
     return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
+
+
+def _adjust(plan: Plan, spec: RunSpec, listener: Listener) -> None:
+    """Do here what is done after training: it takes a second and no torch."""
+    listener.on_start(spec, 0)
+    try:
+        record = adjust(spec, plan.store)
+    except InputError as error:
+        here = plan.store.record(spec.trained).environment if plan.store.has_record(spec.trained) else _environment()
+        record = failed_record(spec, str(error), here)
+        plan.store.write_record(record)
+    listener.on_end(spec, record)
 
 
 def _is_at_work(pipes: BaseSelector, spec: RunSpec) -> bool:
@@ -120,6 +136,9 @@ def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float 
     results = []
     for spec in specs:
         key = spec.recipe.model_dump_json(), spec.tta
+        if spec.is_posthoc:
+            # a second for all of them
+            measured[key] = 1.0
         if key not in measured:
             measured[key] = _estimate_in_worker(plan, spec)
         results.append((spec, measured[key]))
@@ -174,7 +193,9 @@ def _crashed_record(spec: RunSpec, code: int, here: Environment | None) -> RunRe
     reason = f"the worker was killed by signal {-code}" if code < 0 else f"the worker ended with exit code {code}"
     if code == -9:
         reason += " (out of memory?)"
-    if here is None:
-        facts = {**describe_software(), "device": cpu_name(), "device_type": "cpu", "threads": usable_cores()}
-        here = Environment(**facts)
-    return failed_record(spec, f"{reason}; worker.log in the run's folder has its last words", here)
+    return failed_record(spec, f"{reason}; worker.log in the run's folder has its last words", here or _environment())
+
+
+def _environment() -> Environment:
+    facts = {**describe_software(), "device": cpu_name(), "device_type": "cpu", "threads": usable_cores()}
+    return Environment(**facts)

@@ -121,10 +121,12 @@ def make_plan(
             recipe = load_recipe(name, strategy=strategy, init=init, overrides={**changes, **(overrides or {})})
             models.check(recipe.model)
             new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
+            if new[0].is_posthoc:
+                new = [spec.trained for spec in new if spec.tta == "none"] + [s for s in new if s.tta == "none"]
             notes |= {spec.id: said for spec in new if said}
             specs += new
-    # what is looked with comes first, so that looking does not hold up training
-    unique = {s.id: s for s in sorted(specs, key=lambda s: s.tta != "none")}
+    # what is trained comes first, so that what is done with it does not hold up training
+    unique = {s.id: s for s in sorted(specs, key=lambda s: s.trained != s)}
     return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes)
 
 

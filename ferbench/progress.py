@@ -97,7 +97,8 @@ class Progress:
         task = self._epoch.add_task(f"[bold]{label}", total=spec.epochs * images, facts="starting")
         self._at_work[spec.id] = _Shown(task, label, images, spec.epochs)
         if not self.console.is_terminal:
-            self.console.print(f"[{self._started}/{self._n_runs}] {label}: {spec.epochs} epochs")
+            what = f"{spec.epochs} epochs" if spec.trained == spec else "of a trained run"
+            self.console.print(f"[{self._started}/{self._n_runs}] {label}: {what}")
 
     def on_note(self, spec: RunSpec, text: str) -> None:
         """Show a line about the run."""

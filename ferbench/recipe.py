@@ -231,6 +231,9 @@ class DataKey(_Table):
     """How splits were made and used; a row of `data.protocol.PROTOCOLS`."""
 
 
+POSTHOC = "posthoc_"
+"""How names of strategies begin that work on the predictions of a run without a strategy."""
+
 TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
 
 
@@ -270,5 +273,14 @@ class RunSpec(_Table):
 
     @property
     def trained(self) -> RunSpec:
-        """The run whose weights this one uses: itself, without TTA."""
-        return self if self.tta == "none" else self.model_copy(update={"tta": "none"})
+        """The run whose weights this one uses: itself, but for TTA and what is done after training."""
+        spec = self if self.tta == "none" else self.model_copy(update={"tta": "none"})
+        if not self.is_posthoc:
+            return spec
+        plain = ImbalanceRecipe(strategy="none", params={})
+        return spec.model_copy(update={"recipe": self.recipe.model_copy(update={"imbalance": plain})})
+
+    @property
+    def is_posthoc(self) -> bool:
+        """Whether its strategy needs no training."""
+        return self.recipe.imbalance.strategy.startswith(POSTHOC)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from ferbench import models
 from ferbench.errors import InputError
+from ferbench.evaluation.predictions import predictions_of
 from ferbench.inputs import (
     load_budget,
     load_paper,
@@ -145,6 +147,11 @@ def test_every_knob_is_used_and_no_other(name):
     params = Noted(strategy_defaults()[name])
     counts = np.array([5, 3, 2])
     build_loss(STRATEGIES[name], counts, params)
+    if STRATEGIES[name].posthoc:
+        module, function = STRATEGIES[name].posthoc.split(":")
+        labels = np.array([0, 1, 2], np.uint8)
+        val = predictions_of("val", "abc", ["x", "y", "z"], labels, np.eye(3))
+        getattr(importlib.import_module(module), function)(val, counts, params)
     probabilities = STRATEGIES[name].class_probabilities
     if probabilities is not None:
         probabilities(counts, params)

@@ -170,8 +170,9 @@ class Store:
 
 def predicted_splits(spec: RunSpec) -> tuple[str, ...]:
     """Of what a run's predictions are stored."""
-    # other views of an oracle's weights are of the chosen epoch alone
-    return (*PREDICTED_SPLITS, HONEST) if spec.data.protocol == "oracle" and spec.tta == "none" else PREDICTED_SPLITS
+    # what is made of an oracle's weights afterwards is of the chosen epoch alone
+    is_oracle = spec.data.protocol == "oracle" and spec.trained == spec
+    return (*PREDICTED_SPLITS, HONEST) if is_oracle else PREDICTED_SPLITS
 
 
 def run_place(spec: RunSpec) -> str:

@@ -74,9 +74,9 @@ class Entry:
     places: tuple[str, ...]
     """Folders of the predictions below that of the results, in that order."""
     trained: tuple[str, ...]
-    """Ids of the runs whose weights these are, in that order: of TTA, of the runs it looks with."""
+    """Ids of the runs whose weights these are, in that order: of TTA and what is done after training, other runs."""
     is_trained: bool
-    """Whether it has learning curves of its own: not an ensemble, nor other views (TTA) of a run."""
+    """Whether it has learning curves of its own: not an ensemble, nor TTA or a post-hoc strategy of a run."""
     epochs: int
     best_epochs: tuple[int | None, ...]
     """The epoch that val chose, by seed."""
@@ -143,8 +143,8 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
         places=tuple(run_place(r.spec) for r in runs),
-        trained=tuple(r.spec.trained.id for r in runs) if views else tuple(r.id for r in runs),
-        is_trained=not views,
+        trained=tuple(r.spec.trained.id for r in runs),
+        is_trained=runs[0].spec.trained == runs[0].spec,
         epochs=runs[0].spec.epochs,
         best_epochs=tuple(r.best_epoch for r in runs),
         **_score_fields([r.scores for r in runs]),

@@ -34,6 +34,9 @@ class Strategy:
     """In a line, for `ferbench list strategies`."""
     loss: str = "ferbench.training.losses:cross_entropy"
     """"module:function" of (counts, params) -> Loss."""
+    posthoc: str = ""
+    """"module:function" of (val predictions, counts, params) -> [K] shift of log-probabilities, for what is done after
+    training; "" trains. Names of such rows begin with `recipe.POSTHOC`."""
     class_probabilities: Callable[[Counts, Params], npt.NDArray[np.float64]] | None = None
     """(counts, params) -> [K] share of draws by class; None: every image once an epoch."""
 
@@ -173,6 +176,20 @@ STRATEGIES: Registry[Strategy] = Registry(
             "Menon et al. 2021, arXiv 2007.07314",
             "cross-entropy of z + tau log pi",
             "ferbench.training.losses:logit_adjusted",
+        ),
+        Strategy(
+            "posthoc_logit_adjustment",
+            "post-hoc logit adjustment",
+            "Menon et al. 2021, arXiv 2007.07314",
+            "z - tau log pi after training, tau chosen on val",
+            posthoc="ferbench.posthoc:logit_adjustment",
+        ),
+        Strategy(
+            "posthoc_class_bias",
+            "post-hoc class biases",
+            "classic",
+            "z + b after training, b chosen on val for macro-F1",
+            posthoc="ferbench.posthoc:class_bias",
         ),
     ],
 )
