@@ -30,8 +30,8 @@ def report(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="An entry: its label or slug, or a model's name.")],
-    b: Annotated[str, typer.Argument(help="The other.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="An entry: its label or slug, or a model's name.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
     metric: Annotated[str, typer.Option(help="See `ferbench list metrics`.")] = "accuracy",
     track: Annotated[
         str | None, typer.Option(help="As in leaderboard.csv. Default: the first that has both entries.")

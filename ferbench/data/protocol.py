@@ -161,7 +161,7 @@ _FOLDER = (
     "trained and the epoch chosen on Training (87.5 and 12.5 % of each class{how}); PublicTest and PrivateTest are "
     "the test"
 )
-_STRATIFIED = "80, 10 and 10 % of each class of all images{how} are train, val and test"
+_STRATIFIED = "train, val and test are 80, 10 and 10 % of each class of all images{how}"
 _GROUPED = ", images with equal pixels together"
 _NAIVE = ", drawn image by image: twins stand on both sides"
 _CLEAN = "; nothing in train or val has a twin in a later split, and train neither copies nor label conflicts"
