@@ -10,7 +10,7 @@ from ferbench.evaluation.metrics import METRICS, Scores, score
 from ferbench.evaluation.predictions import Predictions
 from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, holm, resample
 from ferbench.records.store import Store
-from ferbench.report.entries import Entry
+from ferbench.report.entries import ENSEMBLE, Entry
 from ferbench.report.evidence import ERROR_RATE, load_predictions
 from ferbench.report.leaderboard import Leaderboard, Track, build
 
@@ -78,8 +78,9 @@ class Duel:
         for entry, draws in zip(self.entries, self.draws, strict=True):
             low, high = (self._amount(end) for end in draws.interval(self.metric))
             mean = self._amount(draws.means[self.metric])
-            seeds = "seed" if len(entry.seeds) == 1 else "seeds"
-            lines.append(f"  {entry.label}: {mean} ({low} to {high}), {seeds} {', '.join(map(str, entry.seeds))}")
+            seeds = f"{'seed' if len(entry.seeds) == 1 else 'seeds'} {', '.join(map(str, entry.seeds))}"
+            whose = "averaged runs" if entry.model == ENSEMBLE else seeds
+            lines.append(f"  {entry.label}: {mean} ({low} to {high}), {whose}")
         return lines
 
     def _by_class(self) -> list[str]:
@@ -168,7 +169,9 @@ def _find(board: Leaderboard, a: str, b: str, slug: str | None) -> tuple[Track, 
 
 def _matches(track: Track, word: str) -> list[Entry]:
     exact = [e for e in track.entries if word in (e.slug, e.label)]
-    return exact or [e for e in track.entries if e.model == word and e.strategy == "none"]
+    plain = [e for e in track.entries if e.model == word and e.strategy == "none"]
+    # a model's name is not its other views
+    return exact or [e for e in plain if e.is_trained] or plain
 
 
 def _p(p: float) -> str:

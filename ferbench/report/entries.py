@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Counts = tuple[tuple[int, ...], ...]
 
+ENSEMBLE = "ensemble"
+"""What stands in a model's place for an ensemble."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -174,7 +177,7 @@ def entry_of_ensemble(record: EnsembleRecord, runs: dict[str, RunRecord]) -> Ent
     rates = [{t.batch_size: t.images_per_second for t in c.inference} for c in costs]
     return Entry(
         rank=0,
-        model="ensemble",
+        model=ENSEMBLE,
         title="Ensemble",
         strategy=_all_or(sorted({m.spec.recipe.imbalance.strategy for m in members})),
         init=_all_or(sorted({m.spec.recipe.model.init for m in members})),

@@ -84,6 +84,14 @@ def test_entries_by_label_slug_and_track(duel, make_run):
     assert compare_entries(duel, "resnet18-none", "vgg16-focal").sentence() == by_label.sentence()
 
 
+def test_a_models_name_is_not_its_other_views(duel, make_run):
+    record, splits = with_answers(make_run("resnet18", 0), [1, 2])
+    spec = record.spec.model_copy(update={"tta": "flip"})
+    duel.write_run(record.model_copy(update={"id": spec.id, "spec": spec}), splits)
+    assert compare_entries(duel, "resnet18", "vgg16").entries[0].variant == ""
+    assert compare_entries(duel, "resnet18", "ResNet-18 (TTA flip)").entries[1].slug == "resnet18-none-TTA_flip"
+
+
 def test_errors(duel, make_run):
     for a, b, words, message in [
         (
