@@ -1,10 +1,10 @@
 """How often the intervals of `ferbench report` hold what they should, and how often a comparison is wrong.
 
-    python scripts/coverage.py [results/runs/fer2013/full/RUN/test.npz]
+    python scripts/coverage.py results/runs/fer2013/full/RUN/test.npz 1 2 3 5
 
-One seed: the stored predictions are taken for the whole world; samples of as many images are drawn from it, each with
-its interval, and it is counted how often that holds the world's score. Several seeds, and two entries that do not
-differ: invented answers, in which every image has its own difficulty and every seed its own skill.
+A file: one seed's predictions are taken for the whole world; samples of as many images are drawn from it, each with its
+interval, and it is counted how often that holds the world's score. A number: that many seeds, and two entries that do not
+differ, of invented answers, in which every image has its own difficulty and every seed its own skill.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ def several_seeds(seeds: int, n: int = 3589) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print everything."""
-    if len(sys.argv) > 1:
-        for metric, share in one_seed(Predictions.load(Path(sys.argv[1]))).items():
-            print(f"one seed, {metric}: {100 * share:.1f} % of intervals hold the score")
-    for seeds in (1, 2, 3, 5):
-        held, wrong = several_seeds(seeds)
-        print(f"{seeds} seeds: {100 * held:.1f} % of intervals hold it; equals told apart in {100 * wrong:.1f} %")
+    """Print what is asked for."""
+    for word in sys.argv[1:]:
+        if not word.isdecimal():
+            for metric, share in one_seed(Predictions.load(Path(word))).items():
+                print(f"one seed, {metric}: {100 * share:.1f} % of intervals hold the score", flush=True)
+            continue
+        held, wrong = several_seeds(int(word))
+        print(f"seeds {word}: {100 * held:.1f} % of intervals hold the accuracy, equals told apart in {100 * wrong:.1f} %")
 
 
 if __name__ == "__main__":
