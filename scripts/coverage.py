@@ -2,9 +2,9 @@
 
     python scripts/coverage.py results/runs/fer2013/full/RUN/test.npz 1 2 3 5
 
-A file: one seed's predictions are taken for the whole world; samples of as many images are drawn from it, each with its
-interval, and it is counted how often that holds the world's score. A number: that many seeds, and two entries that do not
-differ, of invented answers, in which every image has its own difficulty and every seed its own skill.
+A file: one seed's predictions are taken for the whole world; samples of as many images are drawn from it, each with
+its interval, and it is counted how often that holds the world's score. A number: that many seeds, and two entries that
+do not differ, of invented answers, in which every image has its own difficulty and every seed its own skill.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
                 print(f"one seed, {metric}: {100 * share:.1f} % of intervals hold the score", flush=True)
             continue
         held, wrong = several_seeds(int(word))
-        print(f"seeds {word}: {100 * held:.1f} % of intervals hold the accuracy, equals told apart in {100 * wrong:.1f} %")
+        print(f"seeds {word}: {100 * held:.1f} % of intervals hold it, equals told apart in {100 * wrong:.1f} %")
 
 
 if __name__ == "__main__":

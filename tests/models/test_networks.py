@@ -90,7 +90,7 @@ def test_dropout_is_the_recipes_and_in_the_head_alone(name):
     # the dense layers of Khaireddin & Chen's, a part of its backbone, have it too
     layers = 2 if name == "vggnet" else 1
     assert list(rates.values()) == [0.37] * layers
-    assert all(n.startswith(("dense." if name == "vggnet" else head_name(MODELS[name], network) + ".")) for n in rates)
+    assert all(n.startswith("dense." if name == "vggnet" else head_name(MODELS[name], network) + ".") for n in rates)
 
 
 @pytest.mark.parametrize(
