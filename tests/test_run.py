@@ -57,6 +57,12 @@ def test_all_models_end_to_end(ferbench, faces, tmp_path):
     assert ferbench("report", "--check").returncode == 1
 
 
+# no probe either
+SMALL = [
+    w for f in ("input_size=16", "start_size=0", "precision.cpu=fp32", "channels_last=true") for w in ("--set", f)
+]  # fmt: skip
+
+
 def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces, tmp_path):
     asked = (
         "--data",
@@ -70,7 +76,7 @@ def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces,
         "--protocol",
         "stratified-naive",
     )
-    result = ferbench("run", *asked, "--tta", "flip", "--set", "input_size=16", "--set", "start_size=0")
+    result = ferbench("run", *asked, "--tta", "flip", *SMALL)
     assert result.returncode == 0, result.stderr
     assert "drawn image by image" in result.stderr
     assert "Plain CNN (TTA flip)" in result.stdout
