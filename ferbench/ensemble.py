@@ -115,7 +115,7 @@ def select(val: Sequence[Predictions], metric: str) -> tuple[np.ndarray, list[fl
         merits = []
         for candidate in val:
             mean = (total + candidate.probabilities) / (len(order) + 1)
-            scores = compute(replace(candidate, probabilities=mean.astype(np.float32)))
+            scores = compute(replace(candidate, probabilities=mean.astype(np.float32)), metric, "nll")
             merits.append((sign * scores[metric], -scores["nll"]))
         best = max(range(len(val)), key=merits.__getitem__)
         order.append(best)

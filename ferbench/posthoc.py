@@ -14,7 +14,7 @@ from ferbench.evaluation.metrics import compute
 from ferbench.evaluation.predictions import Predictions, softmax
 from ferbench.recipe import RunSpec
 from ferbench.records.facts import scores_with_clean
-from ferbench.records.record import RunRecord, utc_now
+from ferbench.records.record import RunRecord, derived_record
 from ferbench.records.store import PREDICTED_SPLITS, Store
 from ferbench.training.imbalance import STRATEGIES, Counts, Params, log_prior
 
@@ -28,21 +28,21 @@ STEPS = 41
 def logit_adjustment(val: Predictions, counts: Counts, params: Params) -> Shift:
     """-tau log pi (Menon et al. 2021, arXiv 2007.07314), tau with the best macro-F1 on val; of equals the smallest."""
     taus = np.linspace(0, params["most"], STEPS)
-    scores = [compute(shifted(val, -tau * log_prior(counts)))["macro_f1"] for tau in taus]
+    scores = [compute(shifted(val, -tau * log_prior(counts)), "macro_f1")["macro_f1"] for tau in taus]
     return -taus[int(np.argmax(scores))] * log_prior(counts)
 
 
 def class_bias(val: Predictions, counts: Counts, params: Params) -> Shift:
     """A number for each class, found one class after the other while macro-F1 on val rises."""
     bias = np.zeros(len(val.classes))
-    best, before = compute(val)["macro_f1"], -math.inf
+    best, before = compute(val, "macro_f1")["macro_f1"], -math.inf
     while best > before:
         before = best
         for c in range(len(bias)):
             # nearest to nothing first: of equals the smallest change
             for value in sorted(np.linspace(-params["most"], params["most"], STEPS), key=abs):
                 trial = np.where(np.arange(len(bias)) == c, value, bias)
-                score = compute(shifted(val, trial))["macro_f1"]
+                score = compute(shifted(val, trial), "macro_f1")["macro_f1"]
                 if score > best + 1e-12:
                     best, bias = score, trial
     return bias
@@ -70,14 +70,7 @@ def adjust(spec: RunSpec, store: Store) -> RunRecord:
     shift = getattr(importlib.import_module(module), function)(predictions[0], counts, spec.recipe.imbalance.params)
     after = [shifted(p, shift) for p in predictions]
     told = ", ".join(f"{name} {value:+.2f}" for name, value in zip(predictions[0].classes, shift, strict=True))
-    adjusted = record.model_copy(
-        update={
-            "id": spec.id,
-            "spec": spec,
-            "finished_at": utc_now(),
-            "scores": scores_with_clean(after, facts),
-            "notes": [*record.notes, f"predictions of {trained.id}, log-probabilities shifted as val chose: {told}"],
-        }
-    )
+    note = f"predictions of {trained.id}, log-probabilities shifted as val chose: {told}"
+    adjusted = derived_record(record, spec, scores_with_clean(after, facts), note)
     store.write_run(adjusted, after)
     return adjusted

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,12 +23,21 @@ from ferbench.evaluation.views import Views, view_maps
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
-from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
+from ferbench.records.record import (
+    ArithmeticUsed,
+    Cost,
+    Environment,
+    EpochRow,
+    RunRecord,
+    Throughput,
+    derived_record,
+    utc_now,
+)
 from ferbench.records.store import HONEST, Store
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
-from ferbench.training.epochs import Nobody, ValScores, Watcher
-from ferbench.training.fit import Trainer, fit
+from ferbench.training.epochs import ValScores, Watcher
+from ferbench.training.fit import Fitted, Trainer, fit
 from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
 
 if TYPE_CHECKING:
@@ -55,7 +63,7 @@ class Prepared:
 
     def validate(self, network: nn.Module, size: int) -> ValScores:
         """What val says of a network, at that image size."""
-        scores = compute(self.predict(network, "val", self.dataset.val, size))
+        scores = compute(self.predict(network, "val", self.dataset.val, size), "accuracy", "macro_f1", "nll")
         return ValScores(scores["accuracy"], scores["macro_f1"], scores["nll"], self._honest_score(network, size))
 
     def _honest_score(self, network: nn.Module, size: int) -> float | None:
@@ -63,7 +71,8 @@ class Prepared:
         honest = self.dataset.honest
         if honest is None:
             return None
-        return compute(self.predict(network, "val", honest, size))[self.spec.recipe.training.select]
+        select = self.spec.recipe.training.select
+        return compute(self.predict(network, "val", honest, size), select)[select]
 
 
 def _predict(
@@ -157,18 +166,6 @@ def run_one(
         rival = copy.deepcopy(trainer.network)
         rival.load_state_dict(fitted.rival_weights)
         predictions.append(replace(prepared.predict(rival, "test", dataset.test), split=HONEST))
-    peak = peak_memory_bytes(device)
-    parameters, macs = count_cost(spec.recipe.model, len(dataset.classes))
-    train_seconds = sum(e.seconds for e in fitted.history)
-    cost = Cost(
-        train_seconds=train_seconds,
-        total_seconds=max(fitted.elapsed, this_sitting),
-        images_per_second=sum(e.seconds * e.images_per_second for e in fitted.history) / train_seconds,
-        peak_memory_bytes=peak,
-        parameters=parameters,
-        macs=macs,
-        inference=_throughput(trainer.network, spec, choice.arithmetic),
-    )
     record = RunRecord(
         id=spec.id,
         spec=spec,
@@ -178,7 +175,7 @@ def run_one(
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
         scores=_scores(predictions, dataset),
-        cost=cost,
+        cost=_cost(prepared, fitted, this_sitting),
         environment=environment,
         arithmetic=ArithmeticUsed(
             precision=choice.arithmetic.name,
@@ -191,6 +188,23 @@ def run_one(
     store.write_run(record, predictions)
     checkpoint.path.unlink(missing_ok=True)
     return record
+
+
+def _cost(prepared: Prepared, fitted: Fitted, this_sitting: float) -> Cost:
+    spec, trainer = prepared.spec, prepared.trainer
+    # before the speed of inference is measured, which takes memory of its own
+    peak = peak_memory_bytes(trainer.arithmetic.device)
+    parameters, macs = count_cost(spec.recipe.model, len(prepared.dataset.classes))
+    train_seconds = sum(e.seconds for e in fitted.history)
+    return Cost(
+        train_seconds=train_seconds,
+        total_seconds=max(fitted.elapsed, this_sitting),
+        images_per_second=sum(e.seconds * e.images_per_second for e in fitted.history) / train_seconds,
+        peak_memory_bytes=peak,
+        parameters=parameters,
+        macs=macs,
+        inference=_throughput(trainer.network, spec, trainer.arithmetic),
+    )
 
 
 def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str) -> RunRecord:
@@ -224,17 +238,9 @@ def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str)
             "inference": _throughput(views, spec, arithmetic),
         }
     )
-    looked = record.model_copy(
-        update={
-            "id": spec.id,
-            "spec": spec,
-            "finished_at": utc_now(),
-            "scores": _scores(predictions, dataset),
-            "cost": cost,
-            "environment": Environment(**describe(device)),
-            "notes": [*record.notes, f"weights of {trained.id}, averaged over {len(views.maps)} views ({spec.tta})"],
-        }
-    )
+    note = f"weights of {trained.id}, averaged over {len(views.maps)} views ({spec.tta})"
+    here = Environment(**describe(device))
+    looked = derived_record(record, spec, _scores(predictions, dataset), note, cost=cost, environment=here)
     store.write_run(looked, predictions)
     return looked
 
@@ -248,34 +254,6 @@ def _throughput(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> li
         Throughput(batch_size=b, images_per_second=rate, rounds=rounds)
         for b, rate, rounds in measure_throughput(network, spec.recipe.model.input_size, arithmetic)
     ]
-
-
-def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
-    """How long a run should take, from a few training steps and evaluation batches timed here and now."""
-    # a share of every class: a loss may refuse to leave one out
-    train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
-    val = dataset.val.take(np.arange(min(512, len(dataset.val))))
-    choice = choose_arithmetic(spec, len(dataset.classes), choose_device(device_name))
-    prepared = set_up(spec, dataset, choice.arithmetic, train)
-    trainer, evaluations = prepared.trainer, []
-
-    def validate(network: nn.Module, size: int) -> ValScores:
-        start = time.perf_counter()
-        prepared.predict(network, "val", val)
-        evaluations.append(time.perf_counter() - start)
-        return ValScores(0.0, 0.0, 0.0)
-
-    trainer.epochs = 2
-    trainer.freeze_epochs = 0
-    for _ in range(2):
-        timed = trainer.run_epoch(validate, Nobody())
-    images = len(training_subset(dataset.train, spec.budget.fraction))
-    per_image = evaluations[-1] / len(val)
-    n_test = 0 if dataset.test is None else len(dataset.test)
-    if spec.tta != "none":
-        return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
-    epoch = images / timed.images_per_second + len(dataset.val) * per_image
-    return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
 
 
 def _choice(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:

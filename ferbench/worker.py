@@ -90,9 +90,10 @@ def _end_with_parent() -> None:
 def _do(job: Job, events: _Events) -> bool:
     from ferbench.environment import choose_device, describe, keep_freed_memory
     from ferbench.errors import InputError
+    from ferbench.estimate import estimate_seconds
     from ferbench.records.record import Environment, failed_record
     from ferbench.records.store import Store
-    from ferbench.runner import estimate_seconds, run_one
+    from ferbench.runner import run_one
 
     keep_freed_memory()
     store = Store(job.results)

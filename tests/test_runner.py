@@ -15,6 +15,7 @@ from ferbench.data.protocol import divide
 from ferbench.data.synthetic import generate
 from ferbench.environment import Arithmetic
 from ferbench.errors import InputError
+from ferbench.estimate import estimate_seconds
 from ferbench.evaluation import throughput
 from ferbench.evaluation.metrics import score
 from ferbench.inputs import load_recipe
@@ -22,7 +23,7 @@ from ferbench.models import MODELS
 from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
-from ferbench.runner import CHECKPOINT_VERSION, estimate_seconds, run_one, set_up
+from ferbench.runner import CHECKPOINT_VERSION, run_one, set_up
 from ferbench.training.checkpoint import Checkpoint
 
 CPU = Arithmetic(torch.device("cpu"), "fp32", channels_last=True)

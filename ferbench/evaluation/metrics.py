@@ -151,13 +151,13 @@ METRICS: Registry[Metric] = Registry(
 Terms = dict[Callable[[Predictions], Array], Array]
 
 
-def terms(predictions: Predictions) -> Terms:
-    """What all metrics sum over the images, each kind once."""
-    return {of: of(predictions) for of in dict.fromkeys(m.terms for m in METRICS)}
+def terms(predictions: Predictions, *names: str) -> Terms:
+    """What metrics sum over the images, each kind once; all metrics where none is named."""
+    return {of: of(predictions) for of in dict.fromkeys(METRICS[n].terms for n in names or METRICS.names)}
 
 
 def scores_of(terms: Terms, weights: Array | None = None) -> dict[str, Array]:
-    """Every metric by name.
+    """Every metric by name whose terms are there.
 
     Args:
         terms: of N images.
@@ -167,12 +167,12 @@ def scores_of(terms: Terms, weights: Array | None = None) -> dict[str, Array]:
         Scores [B], or [] without weights.
     """
     sums = {of: own.sum(0) if weights is None else weights @ own for of, own in terms.items()}
-    return {m.name: m.of_sums(sums[m.terms]) for m in METRICS}
+    return {m.name: m.of_sums(sums[m.terms]) for m in METRICS if m.terms in sums}
 
 
-def compute(predictions: Predictions) -> dict[str, float]:
-    """Every metric by name."""
-    return {name: float(value) for name, value in scores_of(terms(predictions)).items()}
+def compute(predictions: Predictions, *names: str) -> dict[str, float]:
+    """Every metric by name; where some are named, those at least."""
+    return {name: float(value) for name, value in scores_of(terms(predictions, *names)).items()}
 
 
 class ClassScores(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -118,6 +118,12 @@ class RunRecord(_Stored):
     """None: the run failed, or is from before this was recorded and computed in what its recipe says."""
     notes: list[str]
     """What the reader must know: how the data were read, what the device forced."""
+
+
+def derived_record(record: RunRecord, spec: RunSpec, scores: dict[str, Scores], note: str, **changes: Any) -> RunRecord:
+    """The record of what was made of a finished run without training; all else is that run's."""
+    told = {"id": spec.id, "spec": spec, "finished_at": utc_now(), "scores": scores, "notes": [*record.notes, note]}
+    return record.model_copy(update={**told, **changes})
 
 
 def failed_record(spec: RunSpec, reason: str, environment: Environment) -> RunRecord:

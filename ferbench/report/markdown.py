@@ -165,6 +165,12 @@ def _remarks(track: Track) -> Iterator[str]:
             "accuracy (McNemar's mid-p between single seeds, else the paired bootstrap; Holm's correction over all "
             "pairs at 5 %), whatever their ranks; `ferbench compare A B` says more of two."
         )
+        unweighed = [e.label for e in track.entries if not e.evidence]
+        if unweighed:
+            yield (
+                f"No intervals for {escape(', '.join(unweighed))}: their predictions are missing or of other images "
+                "(`ferbench rescore` says more)."
+            )
     sizes = sorted({e.n_clean for e in track.entries if e.n_clean})
     if sizes:
         yield (

@@ -95,7 +95,10 @@ def test_an_entry_without_usable_predictions_has_no_evidence(skilled, make_run):
     assert {e.model: e.evidence is not None for e in board.tracks[0].entries} == {
         "resnet18": True, "vgg16": False, "plain_cnn": False,
     }  # fmt: skip
-    assert "| –" in render(board, skilled.records())
+    text = render(board, skilled.records())
+    assert "| –" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("No intervals for ")]
+    assert "VGG16-BN" in line and "Plain CNN" in line and "ResNet-18" not in line
 
 
 def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch):

@@ -1,0 +1,49 @@
+"""How long a run should take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ferbench.data.protocol import training_subset
+from ferbench.environment import choose_device
+from ferbench.evaluation.views import view_maps
+from ferbench.probe import choose_arithmetic
+from ferbench.runner import set_up
+from ferbench.training.epochs import Nobody, ValScores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ferbench.data.dataset import Dataset
+    from ferbench.recipe import RunSpec
+
+
+def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
+    """How long a run should take, from a few training steps and evaluation batches timed here and now."""
+    # a share of every class: a loss may refuse to leave one out
+    train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
+    val = dataset.val.take(np.arange(min(512, len(dataset.val))))
+    choice = choose_arithmetic(spec, len(dataset.classes), choose_device(device_name))
+    prepared = set_up(spec, dataset, choice.arithmetic, train)
+    trainer, evaluations = prepared.trainer, []
+
+    def validate(network: nn.Module, size: int) -> ValScores:
+        start = time.perf_counter()
+        prepared.predict(network, "val", val)
+        evaluations.append(time.perf_counter() - start)
+        return ValScores(0.0, 0.0, 0.0)
+
+    trainer.epochs = 2
+    trainer.freeze_epochs = 0
+    for _ in range(2):
+        timed = trainer.run_epoch(validate, Nobody())
+    images = len(training_subset(dataset.train, spec.budget.fraction))
+    per_image = evaluations[-1] / len(val)
+    n_test = 0 if dataset.test is None else len(dataset.test)
+    if spec.tta != "none":
+        return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
+    epoch = images / timed.images_per_second + len(dataset.val) * per_image
+    return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
