@@ -66,7 +66,7 @@ def load_paper(source: str) -> Paper | None:
     paper = validated(Paper, table, path.name)
     for field in paper.assumed:
         if not field.startswith("imbalance.params."):
-            _known(field, _fields(Recipe), "field", f"{path.name}, paper.assumed")
+            known(field, recipe_fields(), "field", f"{path.name}, paper.assumed")
     return paper
 
 
@@ -74,7 +74,7 @@ def load_budget(name: str) -> Budget:
     """The named budget of baselines/budgets.toml."""
     path = shipped("baselines", "budgets.toml")
     table = read_toml(path)
-    _known(name, table, "budget")
+    known(name, table, "budget")
     return validated(Budget, {"name": name, **table[name]}, path.name)
 
 
@@ -119,7 +119,7 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
     if not isinstance(chosen, str):
         raise InputError(f"{where}: imbalance.strategy = {chosen!r}: a name is expected")
     defaults = strategy_defaults()
-    _known(chosen, defaults, "strategy", where if wanted is None else "")
+    known(chosen, defaults, "strategy", where if wanted is None else "")
     changes = {k: v for k, v in own.items() if k != "params" or chosen == own["strategy"]}
     return _merged({"params": defaults[chosen]}, {**changes, "strategy": chosen}, where, "imbalance.")
 
@@ -127,10 +127,15 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
 def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
     knobs = strategy_defaults()[imbalance.strategy]
     for knob in imbalance.params:
-        _known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
+        known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
     for knob in knobs:
         if knob not in imbalance.params:
             raise InputError(f"{where}: field 'imbalance.params.{knob}' is missing")
+
+
+def recipe_fields() -> list[str]:
+    """Dotted names of a recipe's fields."""
+    return _fields(Recipe)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -164,8 +169,8 @@ def validated(kind: type[TableT], table: Any, where: str) -> TableT:
         fault = error.errors(include_url=False)[0]
         field = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            known = _fields(kind)
-            close = difflib.get_close_matches(field, known, n=1, cutoff=0.6)
+            fields = _fields(kind)
+            close = difflib.get_close_matches(field, fields, n=1, cutoff=0.6)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise InputError(f"{where}: unknown field {field!r}{hint}") from None
         if fault["type"] == "missing":
@@ -179,7 +184,7 @@ def _recipe_path(source: str) -> Path:
             raise InputError(f"no recipe file {source!r}")
         return Path(source)
     stem = "timm" if source.startswith("timm:") else source
-    _known(stem, recipe_names(), "recipe")
+    known(stem, recipe_names(), "recipe")
     return shipped("baselines", f"{stem}.toml")
 
 
@@ -212,7 +217,7 @@ def _set(table: dict[str, Any], key: str, value: Any) -> None:
     if key in ("imbalance.strategy", "strategy"):
         # its knobs come with it, which a single field cannot bring
         raise InputError(f"--set {key}: --imbalance chooses the strategy")
-    fields = [*_fields(Recipe), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
+    fields = [*recipe_fields(), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
     matches = [f for f in fields if f == key or f.endswith(f".{key}")]
     if key not in fields and len(matches) != 1:
         close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
@@ -223,7 +228,12 @@ def _set(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _known(name: str, names: Any, kind: str, where: str = "") -> None:
+def known(name: str, names: Any, kind: str, where: str = "") -> None:
+    """Refuse a name that is none of those.
+
+    Raises:
+        InputError: it names the one that was meant, or all.
+    """
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Who is told how runs go: `jobs` tells, `progress` shows."""
+"""Who is told how runs and trials go: `jobs` and `study` tell, `progress` shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from ferbench.recipe import RunSpec
     from ferbench.records.record import RunRecord
+    from ferbench.records.study import TrialRow, Value
 
 
 class Listener(Protocol):
@@ -44,4 +45,36 @@ class Silence:
         """Nothing."""
 
     def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
+        """Nothing."""
+
+
+class TrialListener(Protocol):
+    """Somebody to tell how a study goes; of several trials at once the events come in turn."""
+
+    def on_trial(self, number: int, params: dict[str, Value], attempt: int) -> None:
+        """A trial starts, or goes on if it was begun before."""
+
+    def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None:
+        """An epoch has ended, now or before the trial was stopped; fields as in `EpochRow`."""
+
+    def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
+        """A trial has ended, or its worker has and it is tried again; `best` is the study's best so far."""
+
+    def on_wait(self, numbers: list[int]) -> None:
+        """Nothing is left but trials that other processes are at."""
+
+
+class Unheard:
+    """A trial listener that tells nobody."""
+
+    def on_trial(self, number: int, params: dict[str, Value], attempt: int) -> None:
+        """Nothing."""
+
+    def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
+        """Nothing."""
+
+    def on_wait(self, numbers: list[int]) -> None:
         """Nothing."""

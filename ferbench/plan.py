@@ -105,13 +105,9 @@ def make_plan(
     strategies = [None] if imbalance is None else [s.name for s in STRATEGIES.select(imbalance)]
     _check_seeds(seeds)
     check_device_name(device)
-    resolved = data.resolve(source)
-    given = data.load(resolved, labels)
-    wanted = protocol or _own_protocol(recipes, papers) or ("folder" if given.name == RENAMED_FOLDERS else "official")
-    dataset = divide(given, wanted)
-    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
-    track: Budget = load_budget(budget or ("demo" if dataset.name == "synthetic" else "full"))
-    _check_overrides(overrides or {}, track)
+    resolved, dataset, key = choose_data(source, labels, protocol or _own_protocol(recipes, papers))
+    track = choose_budget(budget, dataset)
+    check_overrides(overrides or {}, track)
     kinds = _tta_kinds(tta)
     specs = []
     notes: dict[str, tuple[str, ...]] = {}
@@ -128,6 +124,28 @@ def make_plan(
     # what is trained comes first, so that what is done with it does not hold up training
     unique = {s.id: s for s in sorted(specs, key=lambda s: s.trained != s)}
     return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes)
+
+
+def choose_data(source: str | Path | None, labels: str | None, protocol: str | None) -> tuple[str, Dataset, DataKey]:
+    """The data that a command asks for: where they are, the data set under the protocol, and its key.
+
+    Args:
+        protocol: None is "official", or "folder" where the files leave no other.
+
+    Raises:
+        InputError: they are not there, or do not have the splits that the protocol needs.
+    """
+    resolved = data.resolve(source)
+    given = data.load(resolved, labels)
+    wanted = protocol or ("folder" if given.name == RENAMED_FOLDERS else "official")
+    dataset = divide(given, wanted)
+    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
+    return resolved, dataset, key
+
+
+def choose_budget(name: str | None, dataset: Dataset) -> Budget:
+    """The named budget; None is "full", or "demo" for the synthetic faces."""
+    return load_budget(name or ("demo" if dataset.name == "synthetic" else "full"))
 
 
 def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | None:
@@ -156,8 +174,12 @@ def _recipes(word: str) -> list[str]:
     return [word] if word.endswith(".toml") or other else [row.name for row in models.select(word)]
 
 
-def _check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
-    """Refuse to set what the budget decides."""
+def check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
+    """Refuse to set what the budget decides.
+
+    Raises:
+        InputError: it is set.
+    """
     for name in ("epochs", "batch_size"):
         value = getattr(budget, name)
         if value and overrides.keys() & {name, f"training.{name}"}:

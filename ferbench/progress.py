@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ferbench.recipe import RunSpec
     from ferbench.records.record import RunRecord
+    from ferbench.records.study import Limit, StudySpec, TrialRow, Value
 
 
 def run_label(spec: RunSpec) -> str:
@@ -146,3 +147,72 @@ def _verdict(label: str, record: RunRecord | None) -> str:
         f"✓ {label}: val {val['accuracy']:.2%}, test {test['accuracy']:.2%} "
         f"(macro-F1 {test['macro_f1']:.3f}), epoch {record.best_epoch}, {record.cost.total_seconds:,.0f} s"
     )
+
+
+class StudyProgress:
+    """A `TrialListener` that shows what it hears on standard error: a line per trial, and a bar for each at work."""
+
+    def __init__(self, name: str, spec: StudySpec, limit: Limit) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._name, self._spec, self._limit = name, spec, limit
+        self._bars = Bars(
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[facts]}"),
+            console=self.console, disable=not self.console.is_terminal, transient=True,
+        )  # fmt: skip
+        self._at_work: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        limit = f"{self._limit.amount:g} {self._limit.unit}"
+        what = f"val {self._spec.objectives[0]}" + "".join(f", {o}" for o in self._spec.objectives[1:])
+        self.console.print(
+            f"{self._name}: {limit}, each of {self._spec.epochs} epochs of {self._spec.budget.fraction:.0%}, for {what}"
+        )
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def on_trial(self, number: int, params: dict[str, Value], attempt: int) -> None:
+        """Show the trial's values."""
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        values = ", ".join(f"{field.rpartition('.')[2]} {_short(value)}" for field, value in params.items())
+        what = "trial 0 (baseline)" if number == 0 else f"trial {number}"
+        self.console.print(f"{self._name} {what}{again}: {values}", soft_wrap=True, markup=False)
+        self._at_work[number] = self._bars.add_task(what, total=self._spec.epochs, facts="starting")
+
+    def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None:
+        """Move its bar."""
+        facts = f"epoch {row['epoch']}  val {row['val_accuracy']:.2%}  macro-F1 {row['val_macro_f1']:.3f}"
+        self._bars.update(self._at_work[number], completed=row["epoch"], facts=facts)
+
+    def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
+        """Leave a line for it."""
+        task = self._at_work.pop(trial.number, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        so_far = "" if best is None else f"  best {best.values[0]:.4f} (trial {best.number})"
+        self.console.print(f"{self._outcome(trial)}{so_far}", soft_wrap=True, markup=False)
+
+    def _outcome(self, trial: TrialRow) -> str:
+        label, cost = f"{self._name} trial {trial.number}", f"{len(trial.curve)} epochs, {trial.seconds:,.0f} s"
+        if trial.state == "complete":
+            values = ", ".join(
+                f"{name} {_short(v)}" for name, v in zip(self._spec.objectives, trial.values, strict=True)
+            )
+            return f"✓ {label}: {values} at epoch {trial.best_epoch}, {cost}"
+        if trial.state == "pruned":
+            last = f" at {trial.curve[-1]:.4f}" if trial.curve else ""
+            return f"– {label}: pruned{last}, {cost}{f' ({trial.reason})' if trial.reason else ''}"
+        return f"✗ {label}: {trial.reason or 'its worker was killed; it is tried again'}"
+
+    def on_wait(self, numbers: list[int]) -> None:
+        """Say for what."""
+        trials = ", ".join(map(str, numbers))
+        self.console.print(f"{self._name}: waiting for trials that other processes are at: {trials}")
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

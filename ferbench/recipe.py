@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -284,3 +285,12 @@ class RunSpec(_Table):
     def is_posthoc(self) -> bool:
         """Whether its strategy needs no training."""
         return self.recipe.imbalance.strategy.startswith(POSTHOC)
+
+
+def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted field, value) of a recipe's nested tables."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat_fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

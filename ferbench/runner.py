@@ -41,6 +41,8 @@ from ferbench.training.fit import Fitted, Trainer, fit
 from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ferbench.recipe import Recipe, RunSpec
 
 
@@ -145,11 +147,8 @@ def run_one(
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
     environment = Environment(**describe(device))
-    folder = store.folder(spec)
-    checkpoint = Checkpoint(
-        folder / "checkpoint.pt", f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}", store.writing
-    )
-    choice = _choice(spec, dataset, device, checkpoint)
+    checkpoint = checkpoint_of(spec, store.folder(spec), device, store)
+    choice = chosen_arithmetic(spec, dataset, device, checkpoint)
     if device.type == "cuda":
         # the probe's candidates need more than the run, whose peak is recorded
         torch.cuda.reset_peak_memory_stats(device)
@@ -256,7 +255,13 @@ def _throughput(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> li
     ]
 
 
-def _choice(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:
+def checkpoint_of(spec: RunSpec, folder: Path, device: torch.device, store: Store) -> Checkpoint:
+    """Where a run's state is kept while it is under way."""
+    key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}"
+    return Checkpoint(folder / "checkpoint.pt", key, store.writing)
+
+
+def chosen_arithmetic(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:
     """What a stopped run computed in, so that it ends in the same bits, or what a new one should."""
     choice = choose_arithmetic(spec, len(dataset.classes), device)
     saved = checkpoint.load()

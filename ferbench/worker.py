@@ -1,7 +1,8 @@
 """The process that does one run, so that a crash, a CUDA error or the memory killer ends that run alone.
 
 The parent writes a `Job` as one line of JSON to stdin and keeps it open; events come back as lines of JSON on stdout.
-When stdin closes the parent is gone, and so is the worker.
+Each epoch of a trial waits for a line in answer, "go" or "prune". When stdin closes the parent is gone, and so is the
+worker.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +23,7 @@ from ferbench.recipe import RunSpec
 
 if TYPE_CHECKING:
     from ferbench.data import Dataset
+    from ferbench.records.store import Store
 
 BATCH_EVENT_SECONDS = 0.2
 
@@ -29,7 +33,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    task: Literal["run", "estimate"]
+    task: Literal["run", "estimate", "trial"]
     spec: RunSpec
     source: str
     """As `data.load` takes it."""
@@ -42,6 +46,14 @@ class Job(BaseModel):
     """How many runs may share the device."""
     notes: list[str]
     """For the record."""
+    folder: str = ""
+    """Of a trial's checkpoint."""
+    objectives: list[str] = []
+    """A trial's; see `records.study.StudySpec`."""
+
+
+class _Pruned(Exception):
+    """The parent does not want the rest of a trial."""
 
 
 class _Events:
@@ -50,6 +62,8 @@ class _Events:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._last_batch = 0.0
+        self.answers: SimpleQueue[str] | None = None
+        """What the parent says, where each epoch waits for it."""
 
     def tell(self, event: str, **facts: Any) -> None:
         try:
@@ -70,6 +84,8 @@ class _Events:
 
     def on_epoch(self, epoch: Any) -> None:
         self.tell("epoch", **vars(epoch))
+        if self.answers is not None and self.answers.get() == "prune":
+            raise _Pruned
 
 
 def main() -> None:
@@ -78,12 +94,16 @@ def main() -> None:
     # whatever a library prints belongs in the log, not among the events
     os.dup2(2, 1)
     job = Job.model_validate_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answers: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_hear_parent, args=(answers,), daemon=True).start()
+    if job.task == "trial":
+        events.answers = answers
     sys.exit(0 if _do(job, events) else 1)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _hear_parent(answers: SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        answers.put(line.strip())
     os._exit(1)
 
 
@@ -109,6 +129,9 @@ def _do(job: Job, events: _Events) -> bool:
             events.tell("failed", reason=reason_of(error))
             return False
         return True
+    if job.task == "trial":
+        events.tell("started", environment=here.model_dump())
+        return _try(job, store, events)
     with store.claim(job.spec) as claimed:
         if not claimed:
             events.tell("busy")
@@ -128,6 +151,27 @@ def _do(job: Job, events: _Events) -> bool:
             events.tell("failed", reason=reason_of(error))
             return False
     events.tell("done")
+    return True
+
+
+def _try(job: Job, store: Store, events: _Events) -> bool:
+    from ferbench.training.fit import TrainingDivergedError
+    from ferbench.trial import run_trial
+
+    try:
+        dataset, folder = _data_of(job).without_test(), Path(job.folder)
+        facts = run_trial(job.spec, dataset, store, folder, job.device, events, job.objectives)
+    except _Pruned:
+        events.tell("pruned", reason=None)
+    except TrainingDivergedError as error:
+        # for the search a bad place, not a fault
+        events.tell("pruned", reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        events.tell("failed", reason=reason_of(error))
+        return False
+    else:
+        events.tell("done", **facts)
     return True
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +64,16 @@ class Workers(Generic[TaskT]):
         """The tasks of those that have not ended."""
         return [key.data.task for key in self._pipes.get_map().values()]
 
-    def start(self, job: Job, log: Path | None, task: TaskT) -> None:
+    def start(self, job: Job, log: Path | None, task: TaskT, environment: Mapping[str, str] | None = None) -> None:
         """Have a new worker do a job.
 
         Args:
             log: where its standard error goes; None: nowhere.
             task: what the caller knows it by.
+            environment: variables beside this process's own.
         """
         end = self._all.enter_context(ExitStack())
-        process, pipe = end.enter_context(worker_process(job, log))
+        process, pipe = end.enter_context(worker_process(job, log, environment))
         self._pipes.register(pipe, EVENT_READ, Worker(task, process, end))
 
     def hear(self, timeout: float | None = None) -> Iterator[tuple[Worker[TaskT], dict[str, Any] | None]]:
@@ -94,7 +95,9 @@ class Workers(Generic[TaskT]):
 
 
 @contextmanager
-def worker_process(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+def worker_process(
+    job: Job, log: Path | None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A worker at its job and the pipe with its events, one a line; it does not outlive the block."""
     # the package's own folder comes last on the path: a plain clone works, and nothing is shadowed
     root = str(Path(__file__).resolve().parents[1])
@@ -107,6 +110,7 @@ def worker_process(job: Job, log: Path | None) -> Iterator[tuple[subprocess.Pope
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, **(environment or {})},
             # Ctrl-C goes to the parent alone, which then stops the worker
             start_new_session=True,
         )

@@ -30,19 +30,22 @@ MAY_IMPORT = {
     "probe": BASE | {"environment", "data", "models"},
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "probe"},
     "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner"},
-    "worker": BASE | {"recipe", "environment", "data", "records", "runner", "estimate"},
+    "trial": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
+    "worker": BASE | {"recipe", "environment", "data", "records", "training", "runner", "estimate", "trial"},
     "workers": BASE | {"worker"},
     "listener": BASE,
     "ensemble": BASE | {"recipe", "environment", "evaluation", "records", "report"},
     "posthoc": BASE | {"recipe", "evaluation", "records", "training"},
     "plan": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker"},
     "jobs": BASE | {"recipe", "environment", "records", "plan", "posthoc", "workers", "listener"},
+    "study": BASE
+    | {"recipe", "inputs", "environment", "data", "models", "records", "plan", "jobs", "worker", "workers", "listener"},
     "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "plan", "jobs", "listener"},
     "report": BASE | {"registry", "recipe", "inputs", "data", "models", "evaluation", "records"},
     "progress": BASE,
     "cli": BASE
     | {"inputs", "data", "models", "training", "evaluation", "records"}
-    | {"plan", "jobs", "bench", "report", "ensemble", "progress"},
+    | {"plan", "jobs", "study", "bench", "report", "ensemble", "progress"},
     "__init__": BASE | {"plan", "jobs", "listener", "report", "progress"},
     "__main__": {"cli"},
 }
@@ -86,7 +89,7 @@ def test_imports_go_one_way(path):
 @pytest.mark.parametrize("library", ["optuna", "seaborn", "matplotlib"])
 def test_some_libraries_have_one_room(library):
     users = {
-        str(p.relative_to(PACKAGE).with_suffix(""))
+        "study" if room(p) == "study" else str(p.relative_to(PACKAGE).with_suffix(""))
         for p in MODULES
         if any(n.partition(".")[0] == library for n in runtime_imports(ast.parse(p.read_text())))
     }

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ferbench.cli import data, results
+from ferbench.cli import data, results, tune
 from ferbench.cli.bench import bench
 from ferbench.cli.lists import list_
 from ferbench.cli.options import say
@@ -32,6 +32,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at a data set, remember 
 for data_command in (data.info, data.add, data.download):
     data_app.command()(data_command)
 app.add_typer(data_app, name="data")
+app.add_typer(tune.app, name="tune")
 
 
 def main() -> NoReturn:

@@ -33,3 +33,20 @@ def seed_list(text: str) -> list[int]:
         return [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise InputError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2") from None
+
+
+def at_least_1(option: str, text: str) -> int:
+    """The number that an option was given."""
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{option} {text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def tell_synthetic(source: str, asked: str | None) -> None:
+    """Say so where the built-in faces stand in for FER2013 without having been asked for."""
+    if source.startswith("synthetic") and asked is None:
+        say(
+            "No FER2013 found (--data PATH, FERBENCH_DATA, or `ferbench data add PATH`): running on the built-in "
+            "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "
+            "'challenges-in-representation-learning-facial-expression-recognition-challenge'."
+        )

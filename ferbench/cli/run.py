@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ferbench.cli.options import DataPath, Labels, Results, say, seed_list
-from ferbench.errors import InputError, Interrupted
+from ferbench.cli.options import DataPath, Labels, Results, at_least_1, say, seed_list, tell_synthetic
+from ferbench.errors import Interrupted
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
     from ferbench.jobs import run_many
     from ferbench.plan import make_plan
 
-    at_once = _at_least_1("--jobs-per-gpu", jobs_per_gpu)
+    at_once = at_least_1("--jobs-per-gpu", jobs_per_gpu)
     plan = make_plan(
         ",".join(filter(None, (models, recipe))) or "all",
         source=data,
@@ -97,19 +97,8 @@ def run(
         raise typer.Exit(1)
 
 
-def _at_least_1(option: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"{option} {text!r}: expected a whole number from 1")
-    return int(text)
-
-
 def _tell_data(plan: Any, asked: str | None) -> None:
-    if plan.source.startswith("synthetic") and asked is None:
-        say(
-            "No FER2013 found (--data PATH, FERBENCH_DATA, or `ferbench data add PATH`): running on the built-in "
-            "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "
-            "'challenges-in-representation-learning-facial-expression-recognition-challenge'."
-        )
+    tell_synthetic(plan.source, asked)
     for note in dict.fromkeys((*(n for notes in plan.notes.values() for n in notes), *plan.dataset.notes)):
         say(f"note: {note}")
 

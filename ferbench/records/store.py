@@ -20,8 +20,9 @@ from ferbench.records.bench import BenchRecord
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
+from ferbench.records.study import StudyRecord
 
-StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord)
+StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 
 PREDICTED_SPLITS = ("val", "test")
 HONEST = "honest"
@@ -33,7 +34,7 @@ class Store:
 
     `runs/<data>/<budget>/<run id>/` holds record.json, val.npz and test.npz, and beside them what git ignores:
     checkpoint.pt while a run is under way, weights.safetensors after it, worker.log. `data/` holds what is
-    known of the data sets, `ensembles/` ensembles of runs, `bench/` speed benchmarks.
+    known of the data sets, `ensembles/` ensembles of runs, `studies/` what searches found, `bench/` speed benchmarks.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -125,6 +126,19 @@ class Store:
         for split in predictions:
             self.write(folder / f"{split.split}.npz", split.to_bytes())
         self.write(folder / "record.json", (record.model_dump_json(indent=1) + "\n").encode())
+
+    def studies(self) -> list[StudyRecord]:
+        """Every stored study, in the order of their names.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        return [_read(StudyRecord, p) for p in sorted(self.root.glob("studies/*/study.json"))]
+
+    def write_study(self, record: StudyRecord) -> None:
+        """Store or replace what is known of a study."""
+        path = self.root / "studies" / record.name / "study.json"
+        self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
 
     def write_run(self, record: RunRecord, predictions: list[Predictions]) -> None:
         """Store a run: predictions first, the record last, since the record says that the run is done."""

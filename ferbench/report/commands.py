@@ -11,8 +11,8 @@ from typing import Any
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe, strategy_defaults
 from ferbench.models import MODELS
-from ferbench.recipe import Recipe, RunSpec
-from ferbench.report.variants import by_recipe, flat_fields, recipe_fingerprint
+from ferbench.recipe import Recipe, RunSpec, flat_fields
+from ferbench.report.variants import by_recipe, recipe_fingerprint
 
 Changes = tuple[tuple[str, str], ...]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ferbench.recipe import Recipe
+from ferbench.recipe import Recipe, flat_fields
 
 ItemT = TypeVar("ItemT")
 
@@ -51,15 +51,6 @@ def variant_label(differs: dict[str, Any], key: str) -> str:
         return str(differs["model.init"])
     # more than two changes are no label; the list of recipes below the table spells them out
     return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items()) if len(differs) < 3 else key
-
-
-def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted field, value) of a recipe's nested tables."""
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from flat_fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

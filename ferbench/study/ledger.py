@@ -1,0 +1,304 @@
+"""A study as its storage has it: which trials there are, what the next one is, and what became of each."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from ferbench.environment import stream_seed
+from ferbench.records.record import utc_now
+from ferbench.records.study import Choices, Dimension, Limit, Promotion, StudySpec, Value, direction
+from ferbench.study.storage import Keeper
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial, Trial
+
+    from ferbench.study.space import Space
+
+MOST_ATTEMPTS = 3
+"""A trial whose process was killed so often is not tried again: it may be what kills it."""
+
+_SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
+    "spec", "limit", "ready", "unpruned", "environments", "promotion",
+)  # fmt: skip
+"""Attributes of a study."""
+_SLOT, _ATTEMPT, _BEYOND, _BEFORE = "slot", "attempt", "beyond", "seconds_before"
+"""Attributes of a trial: the number of its first attempt, from 1 which attempt it is, whether it was one too many, and
+the seconds of attempts before it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to be trained now."""
+
+    trial: Trial
+    slot: int
+    """The trial's number; the number in the storage is the attempt's."""
+    attempt: int
+    params: dict[str, Value]
+    seconds_before: float
+    """Of earlier attempts."""
+
+
+class Ledger:
+    """One study in its storage.
+
+    Args:
+        study: as Optuna has it.
+        spec: as it is stored in there.
+    """
+
+    def __init__(self, study: Study, spec: StudySpec, keeper: Keeper) -> None:
+        self.study, self.spec, self._keeper = study, spec, keeper
+        study.pruner = _pruner(spec)
+
+    @property
+    def poll_seconds(self) -> float:
+        """How often to look again at the trials of other processes."""
+        return self._keeper.poll_seconds
+
+    @property
+    def limit(self) -> Limit:
+        """How much the study may use."""
+        return Limit.model_validate_json(self.study.user_attrs[_LIMIT])
+
+    def set_limit(self, limit: Limit) -> None:
+        """Change how much it may use."""
+        self.study.set_user_attr(_LIMIT, limit.model_dump_json())
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Where trials ran, as `records.record.Environment`."""
+        return list(self.study.user_attrs.get(_PLACES, []))
+
+    def note_environment(self, place: dict[str, Any]) -> None:
+        """Remember where a trial runs."""
+        if place not in (known := self.environments):
+            self.study.set_user_attr(_PLACES, [*known, place])
+
+    @property
+    def unpruned(self) -> dict[str, list[float]]:
+        """Trial number -> the whole curve of a pruned trial that was gone on with."""
+        return dict(self.study.user_attrs.get(_UNPRUNED, {}))
+
+    def note_unpruned(self, number: int, curve: list[float]) -> None:
+        """Remember such a curve."""
+        self.study.set_user_attr(_UNPRUNED, {**self.unpruned, str(number): curve})
+
+    @property
+    def promotion(self) -> Promotion | None:
+        """The last one."""
+        text = self.study.user_attrs.get(_PROMOTION)
+        return None if text is None else Promotion.model_validate_json(text)
+
+    def note_promotion(self, promotion: Promotion) -> None:
+        """Remember that a trial became the model's recipe."""
+        self.study.set_user_attr(_PROMOTION, promotion.model_dump_json())
+
+    def trials(self) -> list[FrozenTrial]:
+        """The last attempt of each trial, by the trial's number."""
+        trials = self.study.get_trials(deepcopy=False)
+        last = {slot(t): t for t in trials if not t.user_attrs.get(_BEYOND)}
+        return [last[number] for number in sorted(last)]
+
+    def ask(self, space: Space) -> Asked | None:
+        """The next trial, now held by this process; None: the limit is reached, or all that is left is at work.
+
+        The proposal depends on the trials so far and their number alone, so that a study that was stopped goes on as
+        if it had not been.
+        """
+        with self._keeper.asking():
+            self._keeper.bury(self.study, retry)
+            trials = self.trials()
+            waiting = any(t.state == TrialState.WAITING for t in trials)
+            if not waiting and self._spent(trials) >= self.limit.amount:
+                return None
+            self.study.sampler = _sampler(self.spec, stream_seed(self.spec.seed, f"trial {len(trials)}") % 2**32)
+            with _quiet():
+                trial = self.study.ask()
+            self._keeper.hold(trial)
+        number = trial.user_attrs.get(_SLOT, trial.number)
+        if self._is_beyond(number):
+            trial.set_user_attr(_BEYOND, True)
+            self._tell(trial, state=TrialState.FAIL)
+            return None
+        params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
+        facts = trial.user_attrs
+        return Asked(trial, number, facts.get(_ATTEMPT, 1), params, facts.get(_BEFORE, 0.0))
+
+    def _spent(self, trials: list[FrozenTrial]) -> float:
+        unit = self.limit.unit
+        if unit == "trials":
+            return len(trials)
+        if unit == "epochs":
+            # what is at work is counted as if it went to the end
+            running = sum(t.state == TrialState.RUNNING for t in trials)
+            return running * self.spec.epochs + sum(len(t.user_attrs.get("curve", ())) for t in trials)
+        return sum(seconds(t) for t in trials)
+
+    def _is_beyond(self, number: int) -> bool:
+        """Whether processes that asked at once have asked for more than the limit."""
+        limit = self.limit
+        return limit.unit == "trials" and [slot(t) for t in self.trials()].index(number) >= limit.amount
+
+    def is_over(self) -> bool:
+        """Whether every trial has ended, here and elsewhere, and the limit is reached."""
+        trials = self.trials()
+        ended = all(t.state.is_finished() for t in trials)
+        return ended and self._spent(trials) >= self.limit.amount
+
+    def should_prune(self, asked: Asked, epoch: int, value: float) -> bool:
+        """Whether the trial has shown enough after an epoch; `value` is the first objective then."""
+        self._keeper.beat()
+        if len(self.spec.objectives) > 1:
+            return False
+        with _quiet():
+            asked.trial.report(value, epoch - 1)
+        return asked.trial.should_prune()
+
+    def beat(self) -> None:
+        """The trials of this process are still at work."""
+        self._keeper.beat()
+
+    def complete(self, asked: Asked, values: list[float], facts: dict[str, Any]) -> None:
+        """The trial ran to its end."""
+        self._end(asked, facts, values=values)
+
+    def prune(self, asked: Asked, facts: dict[str, Any]) -> None:
+        """The trial was stopped as hopeless."""
+        self._end(asked, facts, state=TrialState.PRUNED)
+
+    def fail(self, asked: Asked, reason: str, facts: dict[str, Any]) -> None:
+        """The trial cannot be trained, and would fail again."""
+        self._end(asked, {**facts, "reason": reason}, state=TrialState.FAIL)
+
+    def hand_back(self, asked: Asked, reason: str, seconds: float, *, killed: bool) -> None:
+        """Queue the trial again, to go on from its checkpoint; what kills its worker again and again fails."""
+        if killed and asked.attempt >= MOST_ATTEMPTS:
+            self.fail(asked, f"{reason}, {asked.attempt} times", {"seconds": seconds})
+            return
+        _queue(self.study, asked.params, asked.slot, asked.attempt + killed, seconds)
+        self._tell(asked.trial, state=TrialState.FAIL)
+
+    def _end(self, asked: Asked, facts: dict[str, Any], **outcome: Any) -> None:
+        for name, value in facts.items():
+            asked.trial.set_user_attr(name, value)
+        self._tell(asked.trial, **outcome)
+
+    def _tell(self, trial: Trial, **outcome: Any) -> None:
+        try:
+            with _quiet():
+                self.study.tell(trial, **outcome)
+        finally:
+            self._keeper.release(trial)
+
+
+def slot(trial: FrozenTrial) -> int:
+    """The number of the trial of which this is an attempt."""
+    number: int = trial.user_attrs.get(_SLOT, trial.number)
+    return number
+
+
+def attempt_of(trial: FrozenTrial) -> int:
+    """From 1, which attempt of the trial this is."""
+    number: int = trial.user_attrs.get(_ATTEMPT, 1)
+    return number
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """How long its device was at it; of one at work, since it was begun."""
+    if "seconds" in trial.user_attrs:
+        return float(trial.user_attrs["seconds"])
+    started = trial.datetime_start
+    if trial.state != TrialState.RUNNING or started is None:
+        return 0.0
+    now = datetime.now(UTC)
+    return max((now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds(), 0.0)
+
+
+def retry(study: Study, trial: FrozenTrial) -> None:
+    """Queue another attempt of a trial whose process died, unless there is one or there were too many."""
+    number, attempt = slot(trial), attempt_of(trial) + 1
+    later = any(slot(t) == number and t.number > trial.number for t in study.get_trials(deepcopy=False))
+    if not later and attempt <= MOST_ATTEMPTS:
+        _queue(study, trial.params, number, attempt, trial.user_attrs.get(_BEFORE, 0.0))
+
+
+def _queue(study: Study, params: dict[str, Value], number: int, attempt: int, seconds_before: float) -> None:
+    study.enqueue_trial(params, user_attrs={_SLOT: number, _ATTEMPT: attempt, _BEFORE: seconds_before})
+
+
+def create(
+    storage: BaseStorage, name: str, spec: StudySpec, limit: Limit, start: dict[str, Value], keeper: Keeper
+) -> Ledger:
+    """A new study in a storage, its baseline queued as trial 0; one that another process made meanwhile is taken."""
+    with keeper.asking(), _quiet():
+        try:
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=[direction(o) for o in spec.objectives]
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            return open_ledger(storage, name, keeper)
+        study.set_user_attr(_SPEC, spec.model_dump_json())
+        study.set_user_attr(_LIMIT, limit.model_dump_json())
+        study.enqueue_trial(start)
+        study.set_user_attr(_READY, utc_now())
+    return Ledger(study, spec, keeper)
+
+
+def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger:
+    """A study that is there; waits for the process that is making it."""
+    with _quiet():
+        study = optuna.load_study(storage=storage, study_name=name)
+    for _ in range(100):
+        if _READY in study.user_attrs:
+            break
+        time.sleep(0.1)
+    return Ledger(study, StudySpec.model_validate_json(study.user_attrs[_SPEC]), keeper)
+
+
+def _suggest(trial: Trial, name: str, dimension: Dimension, is_integer: bool) -> Value:
+    if isinstance(dimension, Choices):
+        chosen: Value = trial.suggest_categorical(name, dimension.choices)  # type: ignore[assignment]
+        return chosen
+    if is_integer:
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+
+
+def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
+    startup = spec.sampler.startup_trials
+    if spec.sampler.name == "random":
+        return RandomSampler(seed=seed)
+    if spec.sampler.name == "gp":
+        return GPSampler(seed=seed, n_startup_trials=startup)
+    return TPESampler(seed=seed, n_startup_trials=startup)
+
+
+def _pruner(spec: StudySpec) -> BasePruner:
+    if spec.pruner.name == "none" or len(spec.objectives) > 1:
+        return NopPruner()
+    return MedianPruner(spec.pruner.startup_trials, n_warmup_steps=round(spec.pruner.warmup * spec.epochs))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's own log, and its warnings of what we do on purpose."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
+        warnings.filterwarnings("ignore", message="The reported value is ignored")
+        yield

@@ -1,0 +1,217 @@
+"""Which studies a command asks for: found in their storage, or made there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferbench import models
+from ferbench.environment import check_device_name
+from ferbench.errors import InputError
+from ferbench.plan import check_overrides, choose_budget, choose_data
+from ferbench.recipe import RunSpec
+from ferbench.records.store import Store
+from ferbench.records.study import Dimension, Limit, StudySpec, changed_fields
+from ferbench.study.ledger import Ledger, create, open_ledger
+from ferbench.study.space import Space, load_study
+from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
+from ferbench.worker import Job
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from ferbench.data import Dataset
+    from ferbench.study.ledger import Asked
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """One study that is to go on, and what its trials need."""
+
+    name: str
+    ledger: Ledger
+    space: Space
+    store: Store
+    source: str
+    """As `data.load` takes it."""
+    labels: str | None
+    devices: tuple[str, ...]
+    """Trials are dealt out to them in turn."""
+    workers: int
+    """Trials at once."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.store.root / "studies" / self.name
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial's checkpoint and log are."""
+        return self.folder / "trials" / str(number)
+
+    def job(self, asked: Asked, device: str) -> Job:
+        """A trial as its worker is told.
+
+        Raises:
+            InputError: the values do not go together.
+        """
+        spec = self.ledger.spec
+        run = RunSpec(recipe=self.space.recipe(asked.params), seed=spec.seed, budget=spec.budget, data=spec.data)
+        return Job.model_validate(
+            {
+                "task": "trial",
+                "spec": run,
+                "source": self.source,
+                "labels": self.labels,
+                "results": str(self.store.root.resolve()),
+                "device": device,
+                "redo": False,
+                "at_once": self.workers,
+                "notes": [],
+                "folder": str(self.trial_folder(asked.slot).resolve()),
+                "objectives": spec.objectives,
+            }
+        )
+
+
+def plan_studies(
+    models_wanted: str,
+    *,
+    source: str | Path | None = None,
+    labels: str | None = None,
+    budget: str | None = None,
+    protocol: str | None = None,
+    limit: Limit | None = None,
+    objectives: list[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    fork: bool = False,
+    storage: str | None = None,
+    heartbeat_seconds: int = HEARTBEAT_SECONDS,
+    workers: int = 1,
+    devices: str = "auto",
+    results: str | Path = "results",
+) -> list[StudyPlan]:
+    """The studies of all these models, each with its storage open.
+
+    Args:
+        models_wanted: names, globs, study files or "all", separated by commas.
+        source: the data; see `data.load`.
+        budget: of each trial, a name of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
+        limit: of each study; None is that of its file.
+        objectives: in place of the file's.
+        overrides: recipe fields that every trial has.
+        name: told apart by it from other studies of the model.
+        fork: whether to start anew where the study is there and was another one.
+        storage: RDB URL; None keeps a journal in each study's folder.
+        workers: trials at once.
+        devices: separated by commas.
+
+    Raises:
+        InputError: anything is unknown, does not fit, or cannot be reached, or the study was another one.
+    """
+    sources = list(dict.fromkeys(s for word in models_wanted.split(",") for s in _sources(word.strip())))
+    if protocol == "oracle":
+        raise InputError("--protocol oracle: a study must not choose on test")
+    if workers < 1:
+        raise InputError(f"--workers {workers}: at least 1 is expected")
+    resolved, dataset, key = choose_data(source, labels, protocol)
+    track, store, chosen = choose_budget(budget, dataset), Store(results), _devices(devices, workers)
+    check_overrides(dict(overrides or {}), track)
+    database = None if storage is None else open_database(storage, heartbeat_seconds)
+    plans = []
+    for word in sources:
+        model, file = load_study(word)
+        searched, notes = _searched(file.space, track.name, {"epochs": track.epochs, "batch_size": track.batch_size})
+        space = Space(model, searched, overrides or {}, f"study {word}")
+        spec = StudySpec(
+            model=model,
+            objectives=objectives or file.objectives,
+            space=searched,
+            sampler=file.sampler,
+            pruner=file.pruner,
+            seed=file.seed,
+            baseline=space.baseline,
+            budget=track,
+            data=key,
+        )
+        found, ledger = _open(_slug(model, name), spec, limit or file.limit, space, store, database, fork)
+        plans.append(
+            StudyPlan(found, ledger, space, store, resolved, labels, chosen, workers, (*notes, *_notes(dataset, spec)))
+        )
+    return plans
+
+
+def _sources(word: str) -> list[str]:
+    return [word] if word.endswith(".toml") else [row.name for row in models.select(word)]
+
+
+def _slug(model: str, name: str | None) -> str:
+    stem = model.replace(":", "_").replace("/", "_")
+    if name is None:
+        return stem
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"--name {name!r}: letters, digits, - and _ are expected")
+    return f"{stem}-{name}"
+
+
+def _devices(text: str, workers: int) -> tuple[str, ...]:
+    chosen = tuple(word.strip() for word in text.split(","))
+    for device in chosen:
+        check_device_name(device)
+    if chosen == ("auto",) and workers > 1:
+        import torch
+
+        chosen = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or chosen
+    return chosen
+
+
+def _searched(
+    space: dict[str, Dimension], budget: str, decided: dict[str, int]
+) -> tuple[dict[str, Dimension], tuple[str, ...]]:
+    """The space without what the budget decides for every model, and a note of it."""
+    out = [name for name, value in decided.items() if value and f"training.{name}" in space]
+    kept = {name: d for name, d in space.items() if name.removeprefix("training.") not in out}
+    notes = tuple(f"budget {budget} sets {name} = {decided[name]}: it is not searched" for name in out)
+    return kept, notes
+
+
+def _notes(dataset: Dataset, spec: StudySpec) -> tuple[str, ...]:
+    several = len(spec.objectives) > 1 and spec.pruner.name != "none"
+    return (*dataset.notes, *(["several objectives: no trial is pruned"] if several else []))
+
+
+def _open(
+    base: str,
+    spec: StudySpec,
+    limit: Limit,
+    space: Space,
+    store: Store,
+    database: tuple[BaseStorage, Keeper] | None,
+    fork: bool,
+) -> tuple[str, Ledger]:
+    """The study's name and the study: the one of that spec, or a new one."""
+    other: tuple[str, StudySpec] | None = None
+    for n in range(1, 1000):
+        name = base if n == 1 else f"{base}-{n}"
+        folder = store.root / "studies" / name
+        there = (folder / JOURNAL).is_file() if database is None else name in study_names_in(database[0])
+        if not there and other is not None and not fork:
+            break
+        storage, keeper = database or open_journal(folder)
+        if not there:
+            return name, create(storage, name, spec, limit, space.start, keeper)
+        ledger = open_ledger(storage, name, keeper)
+        if ledger.spec == spec:
+            ledger.set_limit(limit)
+            return name, ledger
+        other = name, ledger.spec
+    assert other is not None
+    field, old, new = changed_fields(other[1], spec)[0]
+    raise InputError(
+        f"study {other[0]} was begun with {field} = {old!r}, not {new!r}: --fork starts a new study, "
+        "--name NAME one beside it"
+    )

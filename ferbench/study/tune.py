@@ -1,0 +1,147 @@
+"""The loop of a study: ask for trials, have workers train them, prune, and tell what became of each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferbench.environment import usable_cores
+from ferbench.errors import InputError
+from ferbench.listener import TrialListener
+from ferbench.records.study import best_of
+from ferbench.study.ledger import Asked
+from ferbench.study.plan import StudyPlan
+from ferbench.study.read import row_of
+from ferbench.workers import Worker, Workers, death
+
+CHECKPOINT = "checkpoint.pt"
+_LONGEST_SILENCE = 5.0
+"""Seconds after which held trials show that they are still at work."""
+
+
+@dataclass
+class _AtWork:
+    """A trial and what its worker has said of it."""
+
+    asked: Asked
+    began: float
+    curve: list[float] = field(default_factory=list)
+    ended: bool = False
+
+
+def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False) -> None:
+    """Have a study go on until its limit is reached and no trial is at work, here or elsewhere.
+
+    A worker that is killed costs its trial the epoch that it was in. What ends this function, Ctrl-C too, hands its
+    trials back, to be gone on with.
+
+    Args:
+        keep_pruned: whether checkpoints of pruned trials stay, for `audit.finish_pruned`.
+
+    Raises:
+        InputError: a device is not there.
+    """
+    loop = _Loop(plan, listener, keep_pruned)
+    with Workers[_AtWork]() as workers:
+        try:
+            while loop.fill(workers) or workers.at_work or loop.wait():
+                loop.listen(workers)
+        finally:
+            loop.hand_back(workers)
+
+
+class _Loop:
+    def __init__(self, plan: StudyPlan, listener: TrialListener, keep_pruned: bool) -> None:
+        self._plan, self._ledger, self._listener, self._keep = plan, plan.ledger, listener, keep_pruned
+        self._began = 0
+        self._waited_for: list[int] = []
+        threads = max(usable_cores() // plan.workers, 1)
+        # on CPUs side by side they would only wait for each other
+        self._environment = {"OMP_NUM_THREADS": str(threads)} if plan.workers > 1 else {}
+
+    def fill(self, workers: Workers[_AtWork]) -> bool:
+        """Start trials while there are places and trials; whether any was started."""
+        any_started = False
+        while len(workers.at_work) < self._plan.workers and (asked := self._ledger.ask(self._plan.space)):
+            any_started = True
+            self._listener.on_trial(asked.slot, asked.params, asked.attempt)
+            device = self._plan.devices[self._began % len(self._plan.devices)]
+            self._began += 1
+            try:
+                job = self._plan.job(asked, device)
+            except InputError as error:
+                self._ledger.fail(asked, str(error), {})
+                self._tell_end(asked)
+                continue
+            log = self._plan.trial_folder(asked.slot) / "worker.log"
+            workers.start(job, log, _AtWork(asked, time.monotonic()), self._environment)
+        return any_started
+
+    def listen(self, workers: Workers[_AtWork]) -> None:
+        """Wait until workers say something, and see to it."""
+        if not workers.at_work:
+            return
+        for worker, event in workers.hear(_LONGEST_SILENCE):
+            if event is not None:
+                self._hear(worker, event.pop("event"), event)
+            elif not worker.task.ended:
+                task = worker.task
+                self._ledger.hand_back(task.asked, death(worker.exit_code), self._spent(task), killed=True)
+                task.ended = True
+                self._tell_end(task.asked)
+        self._ledger.beat()
+
+    def _hear(self, worker: Worker[_AtWork], said: str, facts: dict[str, Any]) -> None:
+        task = worker.task
+        if said == "refused":
+            raise InputError(facts["reason"])
+        if said == "started":
+            self._ledger.note_environment(facts["environment"])
+        elif said == "epoch":
+            value = facts[f"val_{self._ledger.spec.objectives[0]}"]
+            task.curve.append(value)
+            self._listener.on_trial_epoch(task.asked.slot, facts)
+            worker.tell("prune" if self._ledger.should_prune(task.asked, facts["epoch"], value) else "go")
+        elif said in ("done", "pruned", "failed"):
+            self._end(task, said, facts)
+
+    def _end(self, task: _AtWork, said: str, facts: dict[str, Any]) -> None:
+        known = {"curve": task.curve, "seconds": self._spent(task)}
+        if said == "done":
+            values = facts.pop("values")
+            self._ledger.complete(task.asked, values, {**known, **facts})
+        elif said == "pruned":
+            self._ledger.prune(task.asked, {**known, **{k: v for k, v in facts.items() if v}})
+        else:
+            self._ledger.fail(task.asked, facts["reason"], known)
+        task.ended = True
+        if not (said == "pruned" and self._keep):
+            (self._plan.trial_folder(task.asked.slot) / CHECKPOINT).unlink(missing_ok=True)
+        self._tell_end(task.asked)
+
+    def _spent(self, task: _AtWork) -> float:
+        return task.asked.seconds_before + time.monotonic() - task.began
+
+    def _tell_end(self, asked: Asked) -> None:
+        trials = self._ledger.trials()
+        rows = [row_of(t) for t in trials]
+        row = next(r for r in rows if r.number == asked.slot)
+        self._listener.on_trial_end(row, best_of(rows))
+
+    def wait(self) -> bool:
+        """Whether other processes are still at trials of this study, after a while of waiting for them."""
+        if self._ledger.is_over():
+            return False
+        others = [t.number for t in map(row_of, self._ledger.trials()) if t.state == "running"]
+        if others and others != self._waited_for:
+            self._waited_for = others
+            self._listener.on_wait(others)
+        time.sleep(min(self._ledger.poll_seconds, 5.0))
+        return True
+
+    def hand_back(self, workers: Workers[_AtWork]) -> None:
+        """Queue again what is still at work: this process is about to end."""
+        for task in workers.at_work:
+            if not task.ended:
+                self._ledger.hand_back(task.asked, "stopped", self._spent(task), killed=False)
