@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,10 @@ def shipped(kind: str, name: str = "") -> Path:
     return folder / name if name else folder
 
 
+STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
+_ABOUT = ("paper", "provenance")
+"""Tables of a recipe file that say where its values come from."""
 
 
 def recipe_names() -> list[str]:
@@ -98,7 +102,7 @@ def load_recipe(
         InputError: no such recipe, an unknown field or a value out of range, named with its file.
     """
     path = _recipe_path(source)
-    own = {key: value for key, value in read_toml(path).items() if key != "paper"}
+    own = {key: value for key, value in read_toml(path).items() if key not in _ABOUT}
     table = _merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
     if source.startswith("timm:"):
         table["model"]["name"] = source
@@ -111,6 +115,24 @@ def load_recipe(
     recipe = validated(Recipe, table, where)
     _check_knobs(recipe.imbalance, where)
     return recipe
+
+
+def changed_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe with other values of some dotted fields; a new strategy brings its default knobs along.
+
+    Raises:
+        InputError: an unknown field, or a value out of range.
+    """
+    table = recipe.model_dump()
+    strategy = changes.get(STRATEGY, recipe.imbalance.strategy)
+    if strategy != recipe.imbalance.strategy:
+        table["imbalance"] = _imbalance(table["imbalance"], strategy, where)
+    for key, value in changes.items():
+        if key != STRATEGY:
+            _put(table, key, value)
+    changed = validated(Recipe, table, where)
+    _check_knobs(changed.imbalance, where)
+    return changed
 
 
 def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str, Any]:
@@ -214,7 +236,7 @@ def _fields(kind: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _set(table: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at a dotted field, or at the one field that ends in `key`."""
-    if key in ("imbalance.strategy", "strategy"):
+    if key in (STRATEGY, "strategy"):
         # its knobs come with it, which a single field cannot bring
         raise InputError(f"--set {key}: --imbalance chooses the strategy")
     fields = [*recipe_fields(), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
@@ -222,7 +244,11 @@ def _set(table: dict[str, Any], key: str, value: Any) -> None:
     if key not in fields and len(matches) != 1:
         close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
         raise InputError(f"--set {key}: unknown or ambiguous field (fields like it: {', '.join(close) or 'none'})")
-    *path, last = (key if key in fields else matches[0]).split(".")
+    _put(table, key if key in fields else matches[0], value)
+
+
+def _put(table: dict[str, Any], field: str, value: Any) -> None:
+    *path, last = field.split(".")
     for part in path:
         table = table[part]
     table[last] = value

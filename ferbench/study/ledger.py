@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,7 +134,7 @@ class Ledger:
             trial.set_user_attr(_BEYOND, True)
             self._tell(trial, state=TrialState.FAIL)
             return None
-        params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
+        params = rounded(space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers)))
         facts = trial.user_attrs
         return Asked(trial, number, facts.get(_ATTEMPT, 1), params, facts.get(_BEFORE, 0.0))
 
@@ -209,6 +209,16 @@ def slot(trial: FrozenTrial) -> int:
     """The number of the trial of which this is an attempt."""
     number: int = trial.user_attrs.get(_SLOT, trial.number)
     return number
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Value]:
+    """The values with which a trial is trained."""
+    return rounded(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def rounded(params: Mapping[str, Value]) -> dict[str, Value]:
+    """Values with four digits: what is beyond them decides nothing, and recipes are read by people."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in params.items()}
 
 
 def attempt_of(trial: FrozenTrial) -> int:

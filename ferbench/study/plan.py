@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench import models
-from ferbench.environment import check_device_name
+from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
+from ferbench.inputs import load_recipe
 from ferbench.plan import check_overrides, choose_budget, choose_data
 from ferbench.recipe import RunSpec
 from ferbench.records.store import Store
-from ferbench.records.study import Dimension, Limit, StudySpec, changed_fields
+from ferbench.records.study import Dimension, Limit, StudySpec, Value, changed_fields
 from ferbench.study.ledger import Ledger, create, open_ledger
 from ferbench.study.space import Space, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from ferbench.data import Dataset
-    from ferbench.study.ledger import Asked
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,19 @@ class StudyPlan:
         """Where a trial's checkpoint and log are."""
         return self.folder / "trials" / str(number)
 
-    def job(self, asked: Asked, device: str) -> Job:
+    def environment(self) -> dict[str, str]:
+        """Variables for its workers: on CPUs, side by side, they would only wait for each other's threads."""
+        threads = max(usable_cores() // self.workers, 1)
+        return {"OMP_NUM_THREADS": str(threads)} if self.workers > 1 else {}
+
+    def job(self, number: int, params: Mapping[str, Value], device: str) -> Job:
         """A trial as its worker is told.
 
         Raises:
             InputError: the values do not go together.
         """
         spec = self.ledger.spec
-        run = RunSpec(recipe=self.space.recipe(asked.params), seed=spec.seed, budget=spec.budget, data=spec.data)
+        run = RunSpec(recipe=self.space.recipe(params), seed=spec.seed, budget=spec.budget, data=spec.data)
         return Job.model_validate(
             {
                 "task": "trial",
@@ -71,7 +76,7 @@ class StudyPlan:
                 "redo": False,
                 "at_once": self.workers,
                 "notes": [],
-                "folder": str(self.trial_folder(asked.slot).resolve()),
+                "folder": str(self.trial_folder(number).resolve()),
                 "objectives": spec.objectives,
             }
         )
@@ -126,7 +131,8 @@ def plan_studies(
     for word in sources:
         model, file = load_study(word)
         searched, notes = _searched(file.space, track.name, {"epochs": track.epochs, "batch_size": track.batch_size})
-        space = Space(model, searched, overrides or {}, f"study {word}")
+        _check_fixed(overrides or {}, searched)
+        space = Space(load_recipe(model, overrides=dict(overrides or {})), searched, f"study {word}")
         spec = StudySpec(
             model=model,
             objectives=objectives or file.objectives,
@@ -143,6 +149,39 @@ def plan_studies(
             StudyPlan(found, ledger, space, store, resolved, labels, chosen, workers, (*notes, *_notes(dataset, spec)))
         )
     return plans
+
+
+def plan_again(
+    name: str,
+    ledger: Ledger,
+    *,
+    source: str | Path | None,
+    labels: str | None,
+    workers: int,
+    devices: str,
+    results: str | Path,
+) -> StudyPlan:
+    """What more trials of a study that is there need.
+
+    Raises:
+        InputError: the data are not those of the study.
+    """
+    spec = ledger.spec
+    resolved, dataset, key = choose_data(source, labels, spec.data.protocol)
+    if key != spec.data:
+        raise InputError(
+            f"study {name} is on {spec.data.name} ({spec.data.fingerprint}), "
+            f"not on {key.name} ({key.fingerprint}) of {resolved}"
+        )
+    space = Space(spec.baseline, spec.space, f"study {name}")
+    chosen = _devices(devices, workers)
+    return StudyPlan(name, ledger, space, Store(results), resolved, labels, chosen, workers, dataset.notes)
+
+
+def _check_fixed(overrides: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
+    for name in overrides:
+        if any(field == name or field.endswith(f".{name}") for field in space):
+            raise InputError(f"--set {name}: the study searches it")
 
 
 def _sources(word: str) -> list[str]:

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from ferbench.records.record import Environment, utc_now
 from ferbench.records.study import StudyRecord, TrialRow
-from ferbench.study.ledger import MOST_ATTEMPTS, Ledger, attempt_of, seconds, slot
+from ferbench.study.ledger import MOST_ATTEMPTS, Ledger, attempt_of, params_of, seconds, slot
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -38,7 +38,7 @@ def row_of(trial: FrozenTrial, unpruned: dict[str, list[float]] | None = None) -
         {
             "number": slot(trial),
             "state": STATES[trial.state],
-            "params": trial.params or trial.system_attrs.get("fixed_params", {}),
+            "params": params_of(trial),
             "values": trial.values if trial.state == TrialState.COMPLETE else [],
             "curve": facts.get("curve", []),
             "best_epoch": facts.get("best_epoch"),

@@ -13,12 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
-from ferbench.inputs import known, load_recipe, read_toml, recipe_fields, shipped, strategy_defaults, validated
+from ferbench.inputs import changed_recipe, known, read_toml, recipe_fields, shipped, strategy_defaults, validated
 from ferbench.models import check
 from ferbench.recipe import POSTHOC, Recipe, flat_fields
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
 
-STRATEGY = "imbalance.strategy"
 KNOB = "imbalance.params."
 
 
@@ -135,23 +134,17 @@ class Space:
     """A study's space around the recipe that it starts from.
 
     Args:
-        model: the recipe's name.
+        baseline: that recipe.
         dimensions: dotted field -> what it may be, parents first.
-        fixed: dotted field -> value that every trial has, as `--set` gives them.
         where: the study, for messages.
 
     Raises:
         InputError: the baseline lies outside, or a value at the border makes no recipe.
     """
 
-    def __init__(self, model: str, dimensions: Mapping[str, Dimension], fixed: Mapping[str, Any], where: str) -> None:
-        self.model, self.dimensions, self.fixed, self._where = model, dimensions, dict(fixed), where
-        self.baseline = load_recipe(model, overrides=self.fixed)
-        check(self.baseline.model)
-        values = dict(flat_fields(self.baseline.model_dump()))
-        for name in self.fixed:
-            if any(field == name or field.endswith(f".{name}") for field in dimensions):
-                raise InputError(f"--set {name}: {where} searches it")
+    def __init__(self, baseline: Recipe, dimensions: Mapping[str, Dimension], where: str) -> None:
+        self.baseline, self.dimensions, self._where = baseline, dimensions, where
+        values = dict(flat_fields(baseline.model_dump()))
         self.integers = frozenset(n for n in dimensions if type(values.get(n)) is int)
         self.start = self._start(values)
         self._check_borders()
@@ -170,11 +163,7 @@ class Space:
         Raises:
             InputError: they do not go together.
         """
-        changes = {k: v for k, v in params.items() if k != STRATEGY}
-        strategy = params.get(STRATEGY)
-        recipe = load_recipe(
-            self.model, strategy=None if strategy is None else str(strategy), overrides={**self.fixed, **changes}
-        )
+        recipe = changed_recipe(self.baseline, params, self._where)
         check(recipe.model)
         return recipe
 
@@ -184,7 +173,7 @@ class Space:
         def own(name: str, dimension: Dimension) -> Value:
             here = f'{self._where}, space."{name}"'
             if name not in values:
-                raise InputError(f"{here}: the baseline {self.model} has no such field")
+                raise InputError(f"{here}: the baseline has no such field")
             value: Value = values[name]
             if isinstance(dimension, Choices):
                 _one_of(value, [_as(value, c) for c in dimension.choices], f"{here}: the baseline's {name}")
@@ -204,10 +193,7 @@ class Space:
                 if name in self.integers and type(value) is not int:
                     raise InputError(f'{self._where}, space."{name}": {value!r}: a whole number is expected')
                 parents = {p: v[0] for p, v in dimension.when.items()}
-                try:
-                    self.recipe({**self._upwards(parents), name: value})
-                except InputError as error:
-                    raise InputError(f'{self._where}, space."{name}": {value!r}: {error}') from None
+                self.recipe({**self._upwards(parents), name: value})
 
     def _upwards(self, parents: dict[str, Value]) -> dict[str, Value]:
         """Values of the fields on which a dimension depends, and of those on which these depend."""

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferbench.environment import usable_cores
 from ferbench.errors import InputError
 from ferbench.listener import TrialListener
 from ferbench.records.study import best_of
@@ -56,9 +55,6 @@ class _Loop:
         self._plan, self._ledger, self._listener, self._keep = plan, plan.ledger, listener, keep_pruned
         self._began = 0
         self._waited_for: list[int] = []
-        threads = max(usable_cores() // plan.workers, 1)
-        # on CPUs side by side they would only wait for each other
-        self._environment = {"OMP_NUM_THREADS": str(threads)} if plan.workers > 1 else {}
 
     def fill(self, workers: Workers[_AtWork]) -> bool:
         """Start trials while there are places and trials; whether any was started."""
@@ -69,13 +65,13 @@ class _Loop:
             device = self._plan.devices[self._began % len(self._plan.devices)]
             self._began += 1
             try:
-                job = self._plan.job(asked, device)
+                job = self._plan.job(asked.slot, asked.params, device)
             except InputError as error:
                 self._ledger.fail(asked, str(error), {})
                 self._tell_end(asked)
                 continue
             log = self._plan.trial_folder(asked.slot) / "worker.log"
-            workers.start(job, log, _AtWork(asked, time.monotonic()), self._environment)
+            workers.start(job, log, _AtWork(asked, time.monotonic()), self._plan.environment())
         return any_started
 
     def listen(self, workers: Workers[_AtWork]) -> None:

@@ -1,0 +1,61 @@
+"""What pruning saved and what it missed: pruned trials, gone on with to their end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from ferbench.errors import InputError
+from ferbench.listener import TrialListener
+from ferbench.records.study import TrialRow, best_of
+from ferbench.study.plan import StudyPlan
+from ferbench.study.read import row_of
+from ferbench.workers import Workers, death
+
+
+@dataclass
+class _Rest:
+    """A pruned trial at work again."""
+
+    row: TrialRow
+    began: float
+    curve: list[float] = field(default_factory=list)
+
+
+def finish_pruned(plan: StudyPlan, listener: TrialListener) -> None:
+    """Train the pruned trials of a study to their end, from their checkpoints where they were kept.
+
+    Their curves are noted beside the study, which learns nothing from them.
+
+    Raises:
+        InputError: a device is not there, or a trial cannot be trained.
+    """
+    ledger = plan.ledger
+    rows = [row_of(t) for t in ledger.trials()]
+    todo = [r for r in rows if r.state == "pruned" and r.reason is None and str(r.number) not in ledger.unpruned]
+    begun = 0
+    with Workers[_Rest]() as workers:
+        while todo or workers.at_work:
+            while todo and len(workers.at_work) < plan.workers:
+                row = todo.pop(0)
+                listener.on_trial(row.number, row.params, row.attempts)
+                job = plan.job(row.number, row.params, plan.devices[begun % len(plan.devices)])
+                log = plan.trial_folder(row.number) / "worker.log"
+                workers.start(job, log, _Rest(row, time.monotonic()), plan.environment())
+                begun += 1
+            for worker, event in workers.hear():
+                rest, said = worker.task, "" if event is None else event.pop("event")
+                if event is None:
+                    if str(rest.row.number) not in ledger.unpruned:
+                        raise InputError(f"trial {rest.row.number}: {death(worker.exit_code)}")
+                elif said in ("refused", "failed", "pruned"):
+                    raise InputError(f"trial {rest.row.number}: {event['reason']}")
+                elif said == "epoch":
+                    rest.curve.append(event[f"val_{ledger.spec.objectives[0]}"])
+                    listener.on_trial_epoch(rest.row.number, event)
+                    worker.tell("go")
+                elif said == "done":
+                    ledger.note_unpruned(rest.row.number, rest.curve)
+                    seconds = round(time.monotonic() - rest.began, 1)
+                    facts = {"state": "complete", "curve": rest.curve, "seconds": seconds, **event}
+                    listener.on_trial_end(rest.row.model_copy(update=facts), best_of(rows))
