@@ -94,7 +94,15 @@ def test_some_libraries_have_one_room(library):
         if any(n.partition(".")[0] == library for n in runtime_imports(ast.parse(p.read_text())))
     }
     allowed = {"optuna": {"study"}}.get(
-        library, {"report/canvas", "report/diagrams", "report/figures", "report/looks", "report/placement"}
+        library,
+        {
+            "report/canvas",
+            "report/diagrams",
+            "report/figures",
+            "report/looks",
+            "report/placement",
+            "report/study_figures",
+        },
     )
     assert users <= allowed
 
@@ -141,6 +149,8 @@ def test_only_the_command_line_prints():
         "ferbench.report.markdown",
         "ferbench.report.rescore",
         "ferbench.report.speed",
+        "ferbench.report.studies",
+        "ferbench.study.space",
         "ferbench.bench",
         "ferbench.bench.inference",
         "ferbench.progress",

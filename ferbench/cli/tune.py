@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ferbench.cli.options import DataPath, Labels, Results, at_least_1, say, tell_synthetic
+from ferbench.cli.options import DataPath, Labels, Results, at_least_1, say, seed_list, tell_synthetic
 from ferbench.errors import InputError, Interrupted
 
 app = typer.Typer(invoke_without_command=True)
@@ -99,6 +99,7 @@ def tune(
 
 def _go_on(plan: Any, keep_pruned: bool) -> None:
     from ferbench.progress import StudyProgress
+    from ferbench.report import write_study as write_files
     from ferbench.study.read import write_study
     from ferbench.study.tune import tune
 
@@ -110,6 +111,7 @@ def _go_on(plan: Any, keep_pruned: bool) -> None:
         raise Interrupted(130) from None
     finally:
         record = write_study(plan.store, plan.name, plan.ledger)
+    write_files(plan.store, plan.name)
     best = record.best
     if best is None:
         say(f"ferbench: {plan.name}: no trial completed")
@@ -137,3 +139,165 @@ def _told(record: Any) -> str:
     if baseline is not None and baseline.values:
         line += f", baseline {baseline.values[0]:.4f}"
     return line + "; the study chose it, so it is too good: `ferbench tune promote` trains it again"
+
+
+Wanted = Annotated[str, typer.Argument(metavar="[STUDIES]", help="Names and globs; commas between.")]
+
+
+@app.command()
+def status(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
+    """Show how far studies are."""
+    from ferbench.records.store import Store
+    from ferbench.study.find import studies
+
+    for record in studies(Store(results), wanted, storage):
+        states = [t.state for t in record.trials]
+        counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+        print(f"{record.name}: {counts} (limit {record.limit.amount:g} {record.limit.unit})")
+        print(f"  {_told(record) if record.best else 'no trial has completed yet'}")
+
+
+@app.command()
+def best(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
+    """Show each study's best trial: its values, and the command that trains it."""
+    from ferbench.recipe import flat_fields
+    from ferbench.records.store import Store
+    from ferbench.report.study_figures import front
+    from ferbench.study.find import studies
+
+    for record in studies(Store(results), wanted, storage):
+        trial, spec = record.best, record.spec
+        if trial is None:
+            print(f"{record.name}: no trial has completed yet")
+            continue
+        print(f"{record.name}: {_told(record)}")
+        base = dict(flat_fields(spec.baseline.model_dump()))
+        for field, value in trial.params.items():
+            print(f"  {field} = {value}  (baseline {base.get(field, 'has none')})")
+        if len(spec.objectives) > 1:
+            print(f"  front of {', '.join(spec.objectives)}:")
+            for row in front(record):
+                print(f"    trial {row.number}: {', '.join(f'{v:.6g}' for v in row.values)}")
+
+
+@app.command()
+def export(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
+    """Write study.json, trials.csv, README.md and figures of studies from their storage."""
+    from ferbench.records.store import Store
+    from ferbench.report import write_study as write_files
+    from ferbench.study.find import ledgers
+    from ferbench.study.read import write_study
+
+    store = Store(results)
+    for name, ledger in ledgers(store, wanted, storage):
+        write_study(store, name, ledger)
+        for path in write_files(store, name):
+            print(path)
+
+
+@app.command()
+def audit(
+    study: Annotated[str, typer.Argument(help="A study's name.")],
+    workers: Annotated[str, typer.Option(metavar="N", help="Trials at once.")] = "1",
+    storage: Storage = None,
+    data: DataPath = None,
+    labels: Labels = None,
+    results: Results = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; commas between.")] = "auto",
+) -> None:
+    """Train a study's pruned trials to their end, to see what pruning saved and what it missed.
+
+    They go on from their checkpoints where `tune --keep-pruned` kept them. The study learns nothing from it.
+    """
+    from ferbench.progress import StudyProgress
+    from ferbench.records.store import Store
+    from ferbench.report import write_study as write_files
+    from ferbench.study.audit import finish_pruned
+    from ferbench.study.find import ledgers
+    from ferbench.study.plan import plan_again
+    from ferbench.study.read import write_study
+
+    store = Store(results)
+    ((name, ledger),) = _one(ledgers(store, study, storage), study)
+    plan = plan_again(
+        name,
+        ledger,
+        source=data,
+        labels=labels,
+        workers=at_least_1("--workers", workers),
+        devices=device,
+        results=results,
+    )
+    try:
+        with StudyProgress(name, ledger.spec, ledger.limit) as bars:
+            finish_pruned(plan, bars)
+    except KeyboardInterrupt:
+        raise Interrupted(130) from None
+    finally:
+        write_study(store, name, ledger)
+    write_files(store, name)
+    print(store.root / "studies" / name / "README.md")
+
+
+@app.command()
+def promote(
+    study: Annotated[str, typer.Argument(help="A study's name.")],
+    trial: Annotated[int | None, typer.Option(help="Its number. Default: the study's best.")] = None,
+    seeds: Annotated[str, typer.Option(help="On which it is trained again; none the study's own.")] = "1,2,3",
+    out: Annotated[Path | None, typer.Option(help="Folder for the recipe. Default: baselines/ of the clone.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also where val says that the baseline is better.")] = False,
+    storage: Storage = None,
+    data: DataPath = None,
+    labels: Labels = None,
+    results: Results = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs_per_gpu: Annotated[str, typer.Option(metavar="N", help="Runs at once on the device.")] = "1",
+) -> None:
+    """Train a trial's recipe and the baseline on fresh seeds, and make it the model's recipe if val prefers it.
+
+    The file says which study and trial its values come from; the report shows by how much the study was too optimistic.
+    """
+    from ferbench.plan import Plan, choose_data
+    from ferbench.progress import Progress
+    from ferbench.records.store import Store
+    from ferbench.report import write_study as write_files
+    from ferbench.study import promote as promotion
+    from ferbench.study.find import ledgers
+    from ferbench.study.read import read_study, write_study
+
+    store = Store(results)
+    ((name, ledger),) = _one(ledgers(store, study, storage), study)
+    record = read_study(name, ledger)
+    chosen, fresh = promotion.trial_to_promote(record, trial), promotion.fresh_seeds(record, seed_list(seeds))
+    folder = promotion.recipe_folder(record, out)
+    source, dataset, key = choose_data(data, labels, record.spec.data.protocol)
+    if key != record.spec.data:
+        raise InputError(f"study {name} is on {record.spec.data}, not on {key}")
+    plan = Plan((), source, labels, dataset, store, device)
+    try:
+        with Progress(2 * len(fresh)) as bars:
+            verdict = promotion.try_again(
+                record, chosen, fresh, plan, bars, at_once=at_least_1("--jobs-per-gpu", jobs_per_gpu)
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(130) from None
+    ledger.note_promotion(verdict.promotion)
+    write_study(store, name, ledger)
+    write_files(store, name)
+    objective = record.spec.objectives[0]
+    mean, baseline = verdict.val(objective)
+    print(f"val {objective}: {chosen.values[0]:.4f} in the study, {mean:.4f} on fresh seeds, baseline {baseline:.4f}")
+    if mean <= baseline and not force:
+        print("the baseline stays: it is as good on val (--force promotes the trial all the same)")
+        return
+    text = promotion.recipe_text(record, verdict.promotion, chosen.params)
+    path = folder / f"{record.spec.model.replace(':', '_')}.toml"
+    store.write(path, text.encode())
+    print(path)
+
+
+def _one(found: Any, wanted: str) -> list[Any]:
+    rows = list(found)
+    if len(rows) > 1:
+        raise InputError(f"{wanted!r} is several studies: {', '.join(name for name, _ in rows)}")
+    return rows

@@ -191,6 +191,16 @@ def bootstrap_p(difference: float, differences: Array) -> float:
     return float(2 * norm.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
 
 
+def expected_best(values: Sequence[float]) -> list[float]:
+    """The best of n values drawn with replacement, as one expects it, for n = 1 to all (Dodge et al. 2019, 1909.03004).
+
+    What a search of n trials would have found, were its trials independent.
+    """
+    ordered, count = np.sort(np.asarray(values, float)), len(values)
+    ranks = np.arange(count + 1) / count
+    return [float((ordered * np.diff(ranks**n)).sum()) for n in range(1, count + 1)]
+
+
 def discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
     """Images that only A has right, and that only B has right."""
     right_a, right_b = a.predicted == a.labels, b.predicted == b.labels

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
-from ferbench.report import speed
+from ferbench.records.study import StudyRecord
+from ferbench.report import speed, studies
 from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import draw, figures
 from ferbench.report.frame import csv
@@ -40,6 +41,8 @@ def write(store: Store) -> list[Path]:
     records = store.records()
     board = weigh_all(build(records, store.ensembles()), store)
     files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
+    for study in store.studies():
+        files |= _study_files(study, store, records)
     for name, content in files.items():
         store.write(store.root / name, content)
     return [store.root / name for name in files]
@@ -56,8 +59,27 @@ def check(store: Store) -> list[str]:
     return stale + [name for name in names if not (store.root / name).is_file()]
 
 
+def write_study(store: Store, name: str) -> list[Path]:
+    """The paths of the files of one study's folder, now written."""
+    (study,) = (s for s in store.studies() if s.name == name)
+    needed = () if study.promotion is None else (*study.promotion.runs, *study.promotion.baseline_runs)
+    records = [r for r in store.records() if r.id in needed] if needed else []
+    files = _study_files(study, store, records)
+    for path, content in files.items():
+        store.write(store.root / path, content)
+    return [store.root / path for path in files]
+
+
+def _study_files(study: StudyRecord, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
+    files = studies.study_files(study, {r.id: r for r in records}, store)
+    return {f"studies/{study.name}/{name}": content for name, content in files.items()}
+
+
 def _texts(board: Leaderboard, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
-    texts = {"README.md": render(board, records).encode(), "leaderboard.csv": csv(board)}
+    text, found = render(board, records), store.studies()
+    if found:
+        text += "\n" + "\n".join(studies.section(found, {r.id: r for r in records}, store))
+    texts = {"README.md": text.encode(), "leaderboard.csv": csv(board)}
     benches = store.benches()
     return texts | ({"speed.md": speed.render(benches).encode()} if benches else {})
 

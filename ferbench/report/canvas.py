@@ -45,15 +45,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def blank(width: float, height: float, columns: int = 1) -> tuple[Canvas, list[Axes]]:
-    """An empty figure of that many inches, and its axes from left to right."""
+def blank(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Canvas, list[Axes]]:
+    """An empty figure of that many inches, and its axes from left to right, row by row."""
     # Figure and its Agg canvas, not pyplot: no global state, no display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(canvas)
-    return canvas, list(np.atleast_1d(canvas.subplots(1, columns)))
+    return canvas, list(np.atleast_1d(canvas.subplots(rows, columns)).flat)
 
 
 def png(canvas: Canvas) -> bytes:

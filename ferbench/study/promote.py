@@ -10,14 +10,12 @@ from statistics import fmean
 
 from ferbench.environment import source_commit
 from ferbench.errors import InputError
-from ferbench.evaluation.statistics import Comparison, compare, resample
 from ferbench.inputs import load_recipe, shipped
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
 from ferbench.plan import Plan
 from ferbench.recipe import RunSpec
 from ferbench.records.record import RunRecord
-from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow, Value
 from ferbench.study.space import Space
 
@@ -30,8 +28,6 @@ class Verdict:
     winner: list[RunRecord]
     """By seed."""
     baseline: list[RunRecord]
-    test: Comparison
-    """Winner less baseline in the first objective on test."""
 
     def val(self, objective: str) -> tuple[float, float]:
         """Mean val scores of winner and baseline."""
@@ -96,13 +92,7 @@ def try_again(
         runs=[r.id for r in winner],
         baseline_runs=[r.id for r in baseline],
     )
-    return Verdict(promotion, winner, baseline, compare_runs(plan.store, winner, baseline, spec.objectives[0]))
-
-
-def compare_runs(store: Store, a: Sequence[RunRecord], b: Sequence[RunRecord], metric: str) -> Comparison:
-    """Runs of one recipe less those of another on test, paired by image and drawn by seed."""
-    draws = resample([[store.predictions(r.spec, "test") for r in runs] for runs in (a, b)])
-    return compare(draws[0], draws[1], metric)
+    return Verdict(promotion, winner, baseline)
 
 
 def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
@@ -118,8 +108,8 @@ def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
         raise InputError("the recipes of an installed ferbench are not to be changed: --out DIR")
     if spec.budget.name != "full" or spec.baseline != load_recipe(spec.model):
         raise InputError(
-            f"study {record.name} is not of full runs of the recipe as it stands (budget {spec.budget.name}, or --set), "
-            "so it cannot say what their recipe should be: --out DIR"
+            f"study {record.name} is not of full runs of the recipe as it stands (budget {spec.budget.name} "
+            "or --set): it cannot say what their recipe should be (--out DIR)"
         )
     return baselines
 
