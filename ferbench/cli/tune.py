@@ -100,6 +100,7 @@ def tune(
 def _go_on(plan: Any, keep_pruned: bool) -> None:
     from ferbench.progress import StudyProgress
     from ferbench.report import write_study as write_files
+    from ferbench.report.studies import headline
     from ferbench.study.read import write_study
     from ferbench.study.tune import tune
 
@@ -112,11 +113,9 @@ def _go_on(plan: Any, keep_pruned: bool) -> None:
     finally:
         record = write_study(plan.store, plan.name, plan.ledger)
     write_files(plan.store, plan.name)
-    best = record.best
-    if best is None:
-        say(f"ferbench: {plan.name}: no trial completed")
+    print(headline(record))
+    if record.best is None:
         raise typer.Exit(1)
-    print(f"{plan.name}: {_told(record)}")
 
 
 def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
@@ -131,16 +130,6 @@ def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
     return Limit.model_validate({"unit": unit, "amount": at_least_1(f"--{unit}", text)})
 
 
-def _told(record: Any) -> str:
-    """The study's best trial in a line."""
-    best, baseline = record.best, record.trial(0)
-    objective = record.spec.objectives[0]
-    line = f"best val {objective} {best.values[0]:.4f} (trial {best.number}; {len(record.trials)} trials)"
-    if baseline is not None and baseline.values:
-        line += f", baseline {baseline.values[0]:.4f}"
-    return line + "; the study chose it, so it is too good: `ferbench tune promote` trains it again"
-
-
 Wanted = Annotated[str, typer.Argument(metavar="[STUDIES]", help="Names and globs; commas between.")]
 
 
@@ -148,36 +137,24 @@ Wanted = Annotated[str, typer.Argument(metavar="[STUDIES]", help="Names and glob
 def status(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
     """Show how far studies are."""
     from ferbench.records.store import Store
+    from ferbench.report.studies import headline
     from ferbench.study.find import studies
 
     for record in studies(Store(results), wanted, storage):
         states = [t.state for t in record.trials]
         counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-        print(f"{record.name}: {counts} (limit {record.limit.amount:g} {record.limit.unit})")
-        print(f"  {_told(record) if record.best else 'no trial has completed yet'}")
+        print(f"{headline(record)}\n  {counts} (limit {record.limit.amount:g} {record.limit.unit})")
 
 
 @app.command()
 def best(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
     """Show each study's best trial: its values, and the command that trains it."""
-    from ferbench.recipe import flat_fields
     from ferbench.records.store import Store
-    from ferbench.report.study_figures import front
+    from ferbench.report.studies import best_lines
     from ferbench.study.find import studies
 
     for record in studies(Store(results), wanted, storage):
-        trial, spec = record.best, record.spec
-        if trial is None:
-            print(f"{record.name}: no trial has completed yet")
-            continue
-        print(f"{record.name}: {_told(record)}")
-        base = dict(flat_fields(spec.baseline.model_dump()))
-        for field, value in trial.params.items():
-            print(f"  {field} = {value}  (baseline {base.get(field, 'has none')})")
-        if len(spec.objectives) > 1:
-            print(f"  front of {', '.join(spec.objectives)}:")
-            for row in front(record):
-                print(f"    trial {row.number}: {', '.join(f'{v:.6g}' for v in row.values)}")
+        print("\n".join(best_lines(record)))
 
 
 @app.command()
@@ -257,7 +234,6 @@ def promote(
 
     The file says which study and trial its values come from; the report shows by how much the study was too optimistic.
     """
-    from ferbench.plan import Plan, choose_data
     from ferbench.progress import Progress
     from ferbench.records.store import Store
     from ferbench.report import write_study as write_files
@@ -265,35 +241,29 @@ def promote(
     from ferbench.study.find import ledgers
     from ferbench.study.read import read_study, write_study
 
-    store = Store(results)
+    store, fresh = Store(results), seed_list(seeds)
     ((name, ledger),) = _one(ledgers(store, study, storage), study)
     record = read_study(name, ledger)
-    chosen, fresh = promotion.trial_to_promote(record, trial), promotion.fresh_seeds(record, seed_list(seeds))
-    folder = promotion.recipe_folder(record, out)
-    source, dataset, key = choose_data(data, labels, record.spec.data.protocol)
-    if key != record.spec.data:
-        raise InputError(f"study {name} is on {record.spec.data}, not on {key}")
-    plan = Plan((), source, labels, dataset, store, device)
+    chosen, folder = promotion.trial_to_promote(record, trial), promotion.recipe_folder(record, out)
+    plan = promotion.plan_runs(record, chosen, fresh, source=data, labels=labels, store=store, device=device)
     try:
-        with Progress(2 * len(fresh)) as bars:
+        with Progress(len(plan.missing())) as bars:
             verdict = promotion.try_again(
-                record, chosen, fresh, plan, bars, at_once=at_least_1("--jobs-per-gpu", jobs_per_gpu)
+                record, chosen, plan, bars, at_once=at_least_1("--jobs-per-gpu", jobs_per_gpu)
             )
     except KeyboardInterrupt:
         raise Interrupted(130) from None
     ledger.note_promotion(verdict.promotion)
     write_study(store, name, ledger)
     write_files(store, name)
-    objective = record.spec.objectives[0]
-    mean, baseline = verdict.val(objective)
-    print(f"val {objective}: {chosen.values[0]:.4f} in the study, {mean:.4f} on fresh seeds, baseline {baseline:.4f}")
-    if mean <= baseline and not force:
+    print(
+        f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "
+        f"baseline {verdict.baseline:.4f}"
+    )
+    if verdict.winner <= verdict.baseline and not force:
         print("the baseline stays: it is as good on val (--force promotes the trial all the same)")
         return
-    text = promotion.recipe_text(record, verdict.promotion, chosen.params)
-    path = folder / f"{record.spec.model.replace(':', '_')}.toml"
-    store.write(path, text.encode())
-    print(path)
+    print(promotion.write_recipe(store, folder, record, verdict.promotion, chosen.params))
 
 
 def _one(found: Any, wanted: str) -> list[Any]:

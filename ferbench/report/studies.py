@@ -159,6 +159,29 @@ def _verdict(record: StudyRecord) -> str:
     return f"{said}; pruned trial {spent.best.number} would have been better than the best by {lost:.4f}."
 
 
+def headline(record: StudyRecord) -> str:
+    """The study's best trial in a line."""
+    best, baseline = record.best, record.trial(0)
+    if best is None:
+        return f"{record.name}: no trial has completed"
+    told = f"{record.name}: best val {record.spec.objectives[0]} {best.values[0]:.4f} (trial {best.number})"
+    if baseline is not None and baseline.values:
+        told += f", baseline {baseline.values[0]:.4f}"
+    return f"{told}; chosen by the study, so too good: `ferbench tune promote` trains it again"
+
+
+def best_lines(record: StudyRecord) -> list[str]:
+    """The best trial's values, and the front of several objectives, as text for a terminal."""
+    lines, best, spec = [headline(record)], record.best, record.spec
+    base = dict(flat_fields(spec.baseline.model_dump()))
+    for field, value in ({} if best is None else best.params).items():
+        lines.append(f"  {field} = {_value(value)} (baseline {_value(base.get(field))})")
+    if len(spec.objectives) > 1:
+        lines.append(f"  front of {', '.join(spec.objectives)}:")
+        lines += [f"    trial {t.number}: {', '.join(f'{v:.6g}' for v in t.values)}" for t in front(record)]
+    return lines
+
+
 def _page(record: StudyRecord, again: Retrained | None, figures: list[str]) -> Iterator[str]:
     spec, limit = record.spec, record.limit
     states = Counter(t.state for t in record.trials)

@@ -123,10 +123,12 @@ def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
         if names:
             axes.set_xticks(range(len(names)), names)
             axes.set_xlim(-0.5, len(names) - 0.5)
-        elif isinstance(dimension, Range) and dimension.log:
-            axes.set_xscale("log")
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+        elif isinstance(dimension, Range):
+            axes.set_xlim(dimension.low, dimension.high)
+            if dimension.log:
+                axes.set_xscale("log")
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(name, fontsize=9)
     for axes in grid[len(fields) :]:
         axes.set_visible(False)

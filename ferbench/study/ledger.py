@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from ferbench.environment import stream_seed
 from ferbench.records.record import utc_now
 from ferbench.records.study import Choices, Dimension, Limit, Promotion, StudySpec, Value, direction
+from ferbench.study.attempts import MOST_ATTEMPTS, attempt_of, queue, retry, rounded, seconds, seconds_before, slot
 from ferbench.study.storage import Keeper
 
 if TYPE_CHECKING:
@@ -27,16 +27,12 @@ if TYPE_CHECKING:
 
     from ferbench.study.space import Space
 
-MOST_ATTEMPTS = 3
-"""A trial whose process was killed so often is not tried again: it may be what kills it."""
-
 _SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
     "spec", "limit", "ready", "unpruned", "environments", "promotion",
 )  # fmt: skip
 """Attributes of a study."""
-_SLOT, _ATTEMPT, _BEYOND, _BEFORE = "slot", "attempt", "beyond", "seconds_before"
-"""Attributes of a trial: the number of its first attempt, from 1 which attempt it is, whether it was one too many, and
-the seconds of attempts before it."""
+_BEYOND = "beyond"
+"""Attribute of a trial that was one too many."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +125,13 @@ class Ledger:
             with _quiet():
                 trial = self.study.ask()
             self._keeper.hold(trial)
-        number = trial.user_attrs.get(_SLOT, trial.number)
+        number = slot(trial)
         if self._is_beyond(number):
             trial.set_user_attr(_BEYOND, True)
             self._tell(trial, state=TrialState.FAIL)
             return None
         params = rounded(space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers)))
-        facts = trial.user_attrs
-        return Asked(trial, number, facts.get(_ATTEMPT, 1), params, facts.get(_BEFORE, 0.0))
+        return Asked(trial, number, attempt_of(trial), params, seconds_before(trial))
 
     def _spent(self, trials: list[FrozenTrial]) -> float:
         unit = self.limit.unit
@@ -189,7 +184,7 @@ class Ledger:
         if killed and asked.attempt >= MOST_ATTEMPTS:
             self.fail(asked, f"{reason}, {asked.attempt} times", {"seconds": seconds})
             return
-        _queue(self.study, asked.params, asked.slot, asked.attempt + killed, seconds)
+        queue(self.study, asked.params, asked.slot, asked.attempt + killed, seconds)
         self._tell(asked.trial, state=TrialState.FAIL)
 
     def _end(self, asked: Asked, facts: dict[str, Any], **outcome: Any) -> None:
@@ -203,51 +198,6 @@ class Ledger:
                 self.study.tell(trial, **outcome)
         finally:
             self._keeper.release(trial)
-
-
-def slot(trial: FrozenTrial) -> int:
-    """The number of the trial of which this is an attempt."""
-    number: int = trial.user_attrs.get(_SLOT, trial.number)
-    return number
-
-
-def params_of(trial: FrozenTrial) -> dict[str, Value]:
-    """The values with which a trial is trained."""
-    return rounded(trial.params or trial.system_attrs.get("fixed_params", {}))
-
-
-def rounded(params: Mapping[str, Value]) -> dict[str, Value]:
-    """Values with four digits: what is beyond them decides nothing, and recipes are read by people."""
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in params.items()}
-
-
-def attempt_of(trial: FrozenTrial) -> int:
-    """From 1, which attempt of the trial this is."""
-    number: int = trial.user_attrs.get(_ATTEMPT, 1)
-    return number
-
-
-def seconds(trial: FrozenTrial) -> float:
-    """How long its device was at it; of one at work, since it was begun."""
-    if "seconds" in trial.user_attrs:
-        return float(trial.user_attrs["seconds"])
-    started = trial.datetime_start
-    if trial.state != TrialState.RUNNING or started is None:
-        return 0.0
-    now = datetime.now(UTC)
-    return max((now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds(), 0.0)
-
-
-def retry(study: Study, trial: FrozenTrial) -> None:
-    """Queue another attempt of a trial whose process died, unless there is one or there were too many."""
-    number, attempt = slot(trial), attempt_of(trial) + 1
-    later = any(slot(t) == number and t.number > trial.number for t in study.get_trials(deepcopy=False))
-    if not later and attempt <= MOST_ATTEMPTS:
-        _queue(study, trial.params, number, attempt, trial.user_attrs.get(_BEFORE, 0.0))
-
-
-def _queue(study: Study, params: dict[str, Value], number: int, attempt: int, seconds_before: float) -> None:
-    study.enqueue_trial(params, user_attrs={_SLOT: number, _ATTEMPT: attempt, _BEFORE: seconds_before})
 
 
 def create(

@@ -12,7 +12,7 @@ from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.plan import check_overrides, choose_budget, choose_data
-from ferbench.recipe import RunSpec
+from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Dimension, Limit, StudySpec, Value, changed_fields
 from ferbench.study.ledger import Ledger, create, open_ledger
@@ -168,14 +168,22 @@ def plan_again(
     """
     spec = ledger.spec
     resolved, dataset, key = choose_data(source, labels, spec.data.protocol)
-    if key != spec.data:
-        raise InputError(
-            f"study {name} is on {spec.data.name} ({spec.data.fingerprint}), "
-            f"not on {key.name} ({key.fingerprint}) of {resolved}"
-        )
+    check_data(name, spec.data, key, resolved)
     space = Space(spec.baseline, spec.space, f"study {name}")
     chosen = _devices(devices, workers)
     return StudyPlan(name, ledger, space, Store(results), resolved, labels, chosen, workers, dataset.notes)
+
+
+def check_data(name: str, own: DataKey, given: DataKey, source: str) -> None:
+    """Refuse data that are not the study's.
+
+    Raises:
+        InputError: they are not.
+    """
+    if given != own:
+        raise InputError(
+            f"study {name} is on {own.name} ({own.fingerprint}), not on {given.name} ({given.fingerprint}) of {source}"
+        )
 
 
 def _check_fixed(overrides: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,11 @@ from ferbench.errors import InputError
 from ferbench.inputs import load_recipe, shipped
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
-from ferbench.plan import Plan
+from ferbench.plan import Plan, choose_data
 from ferbench.recipe import RunSpec
-from ferbench.records.record import RunRecord
+from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow, Value
+from ferbench.study.plan import check_data
 from ferbench.study.space import Space
 
 
@@ -25,16 +26,9 @@ class Verdict:
     """What fresh seeds say of a trial."""
 
     promotion: Promotion
-    winner: list[RunRecord]
-    """By seed."""
-    baseline: list[RunRecord]
-
-    def val(self, objective: str) -> tuple[float, float]:
-        """Mean val scores of winner and baseline."""
-        of_winner, of_baseline = (
-            fmean(r.scores["val"].values[objective] for r in records) for records in (self.winner, self.baseline)
-        )
-        return of_winner, of_baseline
+    winner: float
+    """Mean of the first objective on val."""
+    baseline: float
 
 
 def trial_to_promote(record: StudyRecord, number: int | None) -> TrialRow:
@@ -50,49 +44,55 @@ def trial_to_promote(record: StudyRecord, number: int | None) -> TrialRow:
     return trial
 
 
-def fresh_seeds(record: StudyRecord, seeds: Sequence[int]) -> list[int]:
-    """The seeds, none of which the study has used.
+def plan_runs(
+    record: StudyRecord,
+    trial: TrialRow,
+    seeds: Sequence[int],
+    *,
+    source: str | Path | None,
+    labels: str | None,
+    store: Store,
+    device: str,
+) -> Plan:
+    """Runs of the trial's recipe, then of the baseline, on fresh seeds under the study's budget.
 
     Raises:
-        InputError: one is the study's own, or there is none.
-    """
-    if not seeds or record.spec.seed in seeds:
-        raise InputError(
-            f"--seeds {','.join(map(str, seeds))}: seeds other than the study's {record.spec.seed} expected"
-        )
-    return list(seeds)
-
-
-def try_again(
-    record: StudyRecord, trial: TrialRow, seeds: Sequence[int], plan: Plan, listener: Listener, *, at_once: int = 1
-) -> Verdict:
-    """Train the trial's recipe and the baseline on fresh seeds under the study's budget, as finished runs.
-
-    Args:
-        plan: the data, device and results; its runs do not count.
-
-    Raises:
-        InputError: a run failed.
+        InputError: a seed is the study's own, or the data are not its data.
     """
     spec = record.spec
+    if not seeds or spec.seed in seeds:
+        given = ",".join(map(str, seeds))
+        raise InputError(f"--seeds {given}: expected seeds other than the study's, which is {spec.seed}")
+    resolved, dataset, key = choose_data(source, labels, spec.data.protocol)
+    check_data(record.name, spec.data, key, resolved)
     space = Space(spec.baseline, spec.space, f"study {record.name}")
     recipes = (space.recipe(trial.params), spec.baseline)
-    runs = [[RunSpec(recipe=r, seed=s, budget=spec.budget, data=spec.data) for s in seeds] for r in recipes]
-    asked = Plan((*runs[0], *runs[1]), plan.source, plan.labels, plan.dataset, plan.store, plan.device)
-    records = {r.id: r for r in run_many(asked, listener, at_once=at_once)}
-    for run in asked.specs:
+    runs = [RunSpec(recipe=r, seed=s, budget=spec.budget, data=spec.data) for r in recipes for s in seeds]
+    return Plan(tuple(runs), resolved, labels, dataset, store, device)
+
+
+def try_again(record: StudyRecord, trial: TrialRow, plan: Plan, listener: Listener, *, at_once: int = 1) -> Verdict:
+    """What the runs of `plan_runs` say, trained now as far as they are missing.
+
+    Raises:
+        InputError: one failed.
+    """
+    records = {r.id: r for r in run_many(plan, listener, at_once=at_once)}
+    for run in plan.specs:
         if run.id not in records or records[run.id].status != "ok":
             raise InputError(f"{run.id}: {records[run.id].reason if run.id in records else 'another process is at it'}")
-    winner, baseline = ([records[run.id] for run in group] for group in runs)
+    ids, half = [run.id for run in plan.specs], len(plan.specs) // 2
+    metric = record.spec.objectives[0]
+    means = [fmean(records[i].scores["val"].values[metric] for i in group) for group in (ids[:half], ids[half:])]
     promotion = Promotion(
         trial=trial.number,
         value=trial.values[0],
         date=datetime.now(UTC).date().isoformat(),
         commit=source_commit(),
-        runs=[r.id for r in winner],
-        baseline_runs=[r.id for r in baseline],
+        runs=ids[:half],
+        baseline_runs=ids[half:],
     )
-    return Verdict(promotion, winner, baseline)
+    return Verdict(promotion, *means)
 
 
 def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
@@ -114,7 +114,16 @@ def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
     return baselines
 
 
-def recipe_text(record: StudyRecord, promotion: Promotion, params: dict[str, Value]) -> str:
+def write_recipe(
+    store: Store, folder: Path, record: StudyRecord, promotion: Promotion, params: Mapping[str, Value]
+) -> Path:
+    """The path of the model's recipe with a trial's values, now written."""
+    path = folder / f"{record.spec.model.replace(':', '_').replace('/', '_')}.toml"
+    store.write(path, _recipe_text(record, promotion, params).encode())
+    return path
+
+
+def _recipe_text(record: StudyRecord, promotion: Promotion, params: Mapping[str, Value]) -> str:
     """The baseline's file with the trial's values in it, comments kept, and where they come from."""
     import tomlkit
 

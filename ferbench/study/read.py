@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from ferbench.records.record import Environment, utc_now
 from ferbench.records.study import StudyRecord, TrialRow
-from ferbench.study.ledger import MOST_ATTEMPTS, Ledger, attempt_of, params_of, seconds, slot
+from ferbench.study.attempts import MOST_ATTEMPTS, attempt_of, params_of, seconds, slot
+from ferbench.study.ledger import Ledger
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

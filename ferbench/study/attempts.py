@@ -1,0 +1,71 @@
+"""A trial and its attempts: one that was killed or stopped goes on in another, which to Optuna is a trial of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from ferbench.records.study import Value
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+MOST_ATTEMPTS = 3
+"""A trial whose process was killed so often is not tried again: it may be what kills it."""
+_SLOT, _ATTEMPT, _BEFORE = "slot", "attempt", "seconds_before"
+"""Attributes of a trial: the number of its first attempt, which attempt it is, and the seconds of those before."""
+
+
+def slot(trial: FrozenTrial | Trial) -> int:
+    """The number of the trial of which this is an attempt."""
+    number: int = trial.user_attrs.get(_SLOT, trial.number)
+    return number
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Value]:
+    """The values with which a trial is trained."""
+    return rounded(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def rounded(params: Mapping[str, Value]) -> dict[str, Value]:
+    """Values with four digits: what is beyond them decides nothing, and recipes are read by people."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in params.items()}
+
+
+def attempt_of(trial: FrozenTrial | Trial) -> int:
+    """From 1, which attempt of the trial this is."""
+    number: int = trial.user_attrs.get(_ATTEMPT, 1)
+    return number
+
+
+def seconds_before(trial: FrozenTrial | Trial) -> float:
+    """Of attempts before this one."""
+    return float(trial.user_attrs.get(_BEFORE, 0.0))
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """How long its device was at it; of one at work, since it was begun."""
+    if "seconds" in trial.user_attrs:
+        return float(trial.user_attrs["seconds"])
+    started = trial.datetime_start
+    if trial.state != TrialState.RUNNING or started is None:
+        return 0.0
+    now = datetime.now(UTC)
+    return max((now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds(), 0.0)
+
+
+def retry(study: Study, trial: FrozenTrial) -> None:
+    """Queue another attempt of a trial whose process died, unless there is one or there were too many."""
+    number, attempt = slot(trial), attempt_of(trial) + 1
+    later = any(slot(t) == number and t.number > trial.number for t in study.get_trials(deepcopy=False))
+    if not later and attempt <= MOST_ATTEMPTS:
+        queue(study, trial.params, number, attempt, seconds_before(trial))
+
+
+def queue(study: Study, params: dict[str, Value], number: int, attempt: int, seconds_before: float) -> None:
+    """Have a trial's next attempt be the study's next trial."""
+    study.enqueue_trial(params, user_attrs={_SLOT: number, _ATTEMPT: attempt, _BEFORE: seconds_before})
