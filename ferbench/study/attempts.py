@@ -1,4 +1,4 @@
-"""A trial and its attempts: one that was killed or stopped goes on in another, which to Optuna is a trial of its own."""
+"""A trial and its attempts: one that was killed or stopped goes on in another, to Optuna a trial of its own."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Dimension, Limit, StudySpec, Value, changed_fields
 from ferbench.study.ledger import Ledger, create, open_ledger
-from ferbench.study.space import Space, load_study
+from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
 from ferbench.worker import Job
 
@@ -126,6 +126,8 @@ def plan_studies(
     resolved, dataset, key = choose_data(source, labels, protocol)
     track, store, chosen = choose_budget(budget, dataset), Store(results), _devices(devices, workers)
     check_overrides(dict(overrides or {}), track)
+    if objectives is not None:
+        check_objectives(objectives, "--objective")
     database = None if storage is None else open_database(storage, heartbeat_seconds)
     plans = []
     for word in sources:

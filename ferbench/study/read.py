@@ -76,11 +76,13 @@ def _importances(ledger: Ledger) -> dict[str, dict[str, float]]:
         "ped_anova": PedAnovaImportanceEvaluator(),
         "fanova": FanovaImportanceEvaluator(seed=ledger.spec.seed),
     }
+    # PED-ANOVA asks what makes a value small, unless it can see for itself which way is better
+    target = None if len(ledger.spec.objectives) == 1 else lambda t: -t.values[0]
     found = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")
         for name, evaluator in evaluators.items():
-            shares = get_param_importances(ledger.study, evaluator=evaluator, target=lambda t: t.values[0])
+            shares = get_param_importances(ledger.study, evaluator=evaluator, target=target)
             found[name] = {field: round(share, 4) for field, share in shares.items()}
     return found
 

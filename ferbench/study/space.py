@@ -87,9 +87,7 @@ def _kinds(table: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _check(study: StudyFile, where: str) -> None:
-    known(study.objectives[0] if study.objectives else "", SCORES, "first objective", where)
-    for objective in study.objectives[1:]:
-        known(objective, COSTS, "further objective", where)
+    check_objectives(study.objectives, where)
     fields = recipe_fields()
     seen: dict[str, Dimension] = {}
     for name, dimension in study.space.items():
@@ -108,6 +106,17 @@ def _check(study: StudyFile, where: str) -> None:
                 _one_of(value, above.choices, f"{here}: when.{parent}")
         _check_extent(dimension, here)
         seen[name] = dimension
+
+
+def check_objectives(objectives: list[str], where: str) -> None:
+    """Refuse what a study cannot aim at.
+
+    Raises:
+        InputError: the first is no val score, or another one no cost.
+    """
+    known(objectives[0] if objectives else "", SCORES, "first objective", where)
+    for objective in objectives[1:]:
+        known(objective, COSTS, "further objective", where)
 
 
 def _check_extent(dimension: Dimension, where: str) -> None:

@@ -198,7 +198,7 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
                     url, heartbeat_interval=heartbeat_seconds, grace_period=MISSED_HEARTBEATS * heartbeat_seconds
                 )
             return storage, Heartbeats(storage)
-        except ImportError as error:
+        except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             raise InputError(f"--storage {shown}: its driver is not installed ({error})") from None
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             # several machines that make the tables at once get in each other's way, but once

@@ -11,9 +11,10 @@ fi
 export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
 export FERBENCH_CACHE=${FERBENCH_CACHE:-/tmp/ferbench-cache} FERBENCH_CONFIG=${FERBENCH_CONFIG:-/tmp/ferbench-config}
 
-# Records, predictions and facts of the data in one archive; weights and checkpoints stay behind.
+# Records, predictions, studies and facts of the data in one archive; weights and checkpoints stay behind.
 pack() {
-    find "$FERBENCH_RESULTS" \( -path '*/runs/*' -o -path '*/data/*' \) \( -name '*.json' -o -name '*.npz' \) | sort >"$OUT/files.txt"
+    find "$FERBENCH_RESULTS" \( -path '*/runs/*' -o -path '*/data/*' -o -path '*/studies/*' \) \
+        \( -name '*.json' -o -name '*.npz' -o -name '*.csv' -o -name 'journal.log' \) | sort >"$OUT/files.txt"
     tar czf "$OUT/runs.tar.gz" -T "$OUT/files.txt"
     rm "$OUT/files.txt"
     local size

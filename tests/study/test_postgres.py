@@ -1,0 +1,127 @@
+"""Studies in a real PostgreSQL, shared by processes as machines would share it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from ferbench.study.find import studies
+from ferbench.study.tune import tune
+from tests.study.conftest import Told
+from tests.study.test_tune import command, rows, start, told, trained, wait_until
+
+
+def _program(name: str) -> str | None:
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(debian[-1]) if debian else shutil.which(name)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of an empty server, without its database."""
+    initdb, postgres = _program("initdb"), _program("postgres")
+    if initdb is None or postgres is None:
+        # .ci/run installs it, so there it must not be missing
+        assert "FERBENCH_TEST_POSTGRES" not in os.environ, "PostgreSQL is not installed"
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    # PostgreSQL does not run as root
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="ferbench-postgres-"))
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    subprocess.run(
+        [initdb, "-D", folder / "data", "-U", "ferbench", "--auth=trust", "--no-sync"],
+        user=user, check=True, capture_output=True, cwd="/",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [postgres, "-D", folder / "data", "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"],
+        user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(answers)
+        yield f"postgresql+psycopg://ferbench@127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(server: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh database."""
+    import psycopg
+
+    name = f"d{abs(hash(request.node.name))}"
+    address = server.replace("+psycopg", "")
+    with psycopg.connect(f"{address}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return f"{server}/{name}"
+
+
+def test_four_workers_of_two_machines(database, planned, study_file, faces, fake, tmp_path):
+    """Each machine has a results folder of its own; no trial is lost or run twice."""
+    machines = [
+        start(fake, *command(study_file, faces, tmp_path / f"machine{n}", 16, "--workers", "2", "--storage", database))
+        for n in range(2)
+    ]
+    for machine in machines:
+        _, err = machine.communicate(timeout=200)
+        assert machine.returncode == 0, err
+    plan = planned(16, storage=database)
+    found = rows(plan)
+    assert len(found) == 16 and {r.state for r in found} <= {"complete", "pruned"}
+    begun = Counter(words[1] for words in told(fake) if words[0] == "begin")
+    assert begun == {str(r.number): 1 for r in found}
+    assert found[0].params == plan.space.start
+    # both worked, and both know it all
+    for n in range(2):
+        (record,) = studies(plan.store.__class__(tmp_path / f"machine{n}"), "*", database)
+        assert record.trials == found
+
+
+def test_killed_worker_is_tried_again_from_its_checkpoint(database, planned, fake):
+    (fake / "orders").write_text("2 9 kill\n")
+    plan = planned(5, storage=database, workers=4)
+    tune(plan, Told())
+    assert [(r.number, r.attempts) for r in rows(plan)][2] == (2, 2)
+    assert len(rows(plan)) == 5 and set(trained(fake).values()) == {1}
+    assert len(plan.ledger.study.get_trials(states=(TrialState.FAIL,))) == 1
+
+
+def test_machine_that_dies_is_missed_and_its_trial_gone_on_with(database, planned, study_file, faces, fake, tmp_path):
+    (fake / "orders").write_text("1 6 sleep\n")
+    dying = start(fake, *command(study_file, faces, tmp_path / "results", 3, "--storage", database))
+    wait_until(lambda: ("1", "5") in trained(fake))
+    # a heartbeat later than the one that it began with
+    dying.kill()
+    dying.communicate()
+    plan = planned(3, storage=database, heartbeat_seconds=1)
+    tune(plan, ears := Told())
+    assert (1, 2) in ears.trials
+    assert [r.attempts for r in rows(plan)] == [1, 2, 1]
+    assert set(trained(fake).values()) == {1}
+
+
+def test_without_the_server(database, planned):
+    host = database.rpartition(":")[0]
+    with pytest.raises(Exception, match="cannot be reached") as caught:
+        planned(2, storage=f"{host}:1/none")
+    assert "\n" not in str(caught.value)
