@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ferbench.errors import InputError
-from ferbench.recipe import Budget, ImbalanceRecipe, ProtocolName, Recipe
+from ferbench.recipe import AND, Budget, ImbalanceRecipe, ProtocolName, Recipe
 
 
 def shipped(kind: str, name: str = "") -> Path:
@@ -87,6 +87,21 @@ def strategy_defaults() -> dict[str, dict[str, float]]:
     return read_toml(shipped("baselines", "strategies.toml"))
 
 
+def strategy_knobs(name: str, where: str = "") -> dict[str, float]:
+    """The knobs of a strategy, or of several with + between their names.
+
+    Raises:
+        InputError: one is unknown, or two have a knob of the same name.
+    """
+    defaults, knobs = strategy_defaults(), dict[str, float]()
+    for part in name.split(AND):
+        known(part, defaults, "strategy", where)
+        if twice := knobs.keys() & defaults[part].keys():
+            raise InputError(f"strategy {name}: several of its parts have a knob {min(twice)}")
+        knobs |= defaults[part]
+    return knobs
+
+
 def load_recipe(
     source: str, *, strategy: str | None = None, init: str | None = None, overrides: dict[str, Any] | None = None
 ) -> Recipe:
@@ -140,14 +155,13 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
     chosen = own["strategy"] if wanted is None else wanted
     if not isinstance(chosen, str):
         raise InputError(f"{where}: imbalance.strategy = {chosen!r}: a name is expected")
-    defaults = strategy_defaults()
-    known(chosen, defaults, "strategy", where if wanted is None else "")
+    defaults = strategy_knobs(chosen, where if wanted is None else "")
     changes = {k: v for k, v in own.items() if k != "params" or chosen == own["strategy"]}
-    return _merged({"params": defaults[chosen]}, {**changes, "strategy": chosen}, where, "imbalance.")
+    return _merged({"params": defaults}, {**changes, "strategy": chosen}, where, "imbalance.")
 
 
 def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
-    knobs = strategy_defaults()[imbalance.strategy]
+    knobs = strategy_knobs(imbalance.strategy, where)
     for knob in imbalance.params:
         known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
     for knob in knobs:

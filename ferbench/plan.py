@@ -17,7 +17,7 @@ from ferbench.inputs import Paper, load_budget, load_paper, load_recipe, recipe_
 from ferbench.recipe import TTA_PATTERN, Budget, DataKey, RunSpec
 from ferbench.records.facts import DataFacts
 from ferbench.records.store import Store
-from ferbench.training.imbalance import STRATEGIES
+from ferbench.training.imbalance import check_corrections, select_strategies, strategy_of
 from ferbench.worker import Job
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def make_plan(
     init: str | None = None,
     tta: str = "none",
     overrides: dict[str, Any] | None = None,
+    allow_double_correction: bool = False,
     results: str | Path = "results",
     device: str = "auto",
 ) -> Plan:
@@ -91,10 +92,11 @@ def make_plan(
     Args:
         models_wanted: names, globs, shipped recipes, recipe files ending in .toml, or "all", separated by commas.
         source: the data; see `data.load`.
-        imbalance: strategies, in the same way; None leaves each recipe's own.
+        imbalance: strategies, in the same way, or sums of them ("ldam+drw"); None leaves each recipe's own.
         budget: of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
         protocol: of `data.protocol.PROTOCOLS`; None is that of the published system that the recipes follow, else
             "official", or "folder" where the files leave no other.
+        allow_double_correction: whether strategies may make up twice for how frequent classes are.
         tta: kinds of test-time augmentation, separated by commas, each a run of its own beside the one it looks with.
 
     Raises:
@@ -102,7 +104,7 @@ def make_plan(
     """
     recipes = list(dict.fromkeys(r for word in models_wanted.split(",") for r in _recipes(word.strip())))
     papers = {name: paper for name in recipes if (paper := load_paper(name))}
-    strategies = [None] if imbalance is None else [s.name for s in STRATEGIES.select(imbalance)]
+    strategies = [None] if imbalance is None else [s.name for s in select_strategies(imbalance)]
     _check_seeds(seeds)
     check_device_name(device)
     resolved, dataset, key = choose_data(source, labels, protocol or _own_protocol(recipes, papers))
@@ -116,6 +118,8 @@ def make_plan(
         for strategy in strategies:
             recipe = load_recipe(name, strategy=strategy, init=init, overrides={**changes, **(overrides or {})})
             models.check(recipe.model)
+            if not allow_double_correction:
+                check_corrections(strategy_of(recipe.imbalance.strategy))
             new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
             if new[0].is_posthoc:
                 new = [spec.trained for spec in new if spec.tta == "none"] + [s for s in new if s.tta == "none"]

@@ -16,7 +16,8 @@ from ferbench.recipe import RunSpec
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, derived_record
 from ferbench.records.store import PREDICTED_SPLITS, Store
-from ferbench.training.imbalance import STRATEGIES, Counts, Params, log_prior
+from ferbench.training.formulas import Counts, Params, log_prior
+from ferbench.training.imbalance import STRATEGIES
 
 Shift = npt.NDArray[np.float64]
 """[K], added to log-probabilities."""

@@ -179,7 +179,7 @@ class ImbalanceRecipe(_Table):
     """What is done about rare classes."""
 
     strategy: str
-    """A row of STRATEGIES."""
+    """A row of STRATEGIES, or several with + between them."""
     params: dict[str, float]
     """Its knobs, as in baselines/strategies.toml."""
 
@@ -234,6 +234,9 @@ class DataKey(_Table):
 
 POSTHOC = "posthoc_"
 """How names of strategies begin that work on the predictions of a run without a strategy."""
+
+AND = "+"
+"""What stands between the names of strategies that work together."""
 
 TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
 

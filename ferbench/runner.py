@@ -38,7 +38,9 @@ from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher
 from ferbench.training.fit import Fitted, Trainer, fit
-from ferbench.training.imbalance import STRATEGIES, build_loss, image_weights
+from ferbench.training.heads import normalise_head
+from ferbench.training.imbalance import strategy_of
+from ferbench.training.treatment import Treatment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,22 +102,28 @@ def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split
     """
     recipe, n_classes = spec.recipe, len(dataset.classes)
     torch.manual_seed(stream_seed(spec.seed, "init"))
-    network = build(recipe.model, n_classes).to(arithmetic.device).to(memory_format=arithmetic.memory_format)
+    network = build_network(recipe, n_classes).to(arithmetic.device).to(memory_format=arithmetic.memory_format)
     images = training_subset(dataset.train, spec.budget.fraction) if train is None else train
-    strategy, params = STRATEGIES[recipe.imbalance.strategy], recipe.imbalance.params
-    counts = images.counts(n_classes)
+    strategy = strategy_of(recipe.imbalance.strategy)
     trainer = Trainer(
         network,
         head_name(MODELS[recipe.model.name], network),
         Batches.of(images, n_classes, recipe.model, recipe.training, arithmetic, spec.batch_size),
-        build_loss(strategy, counts, params),
+        Treatment(strategy, images.counts(n_classes), recipe.imbalance.params, images.labels),
         recipe,
         epochs=spec.epochs,
         seed=spec.seed,
         arithmetic=arithmetic,
-        image_weights=image_weights(strategy, counts, params, images.labels),
     )
     return Prepared(spec, dataset, trainer)
+
+
+def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
+    """A recipe's network, with the classifier that its strategy asks for."""
+    network = build(recipe.model, n_classes)
+    if strategy_of(recipe.imbalance.strategy).head == "normalised":
+        normalise_head(network, head_name(MODELS[recipe.model.name], network), recipe.imbalance.params["scale"])
+    return network
 
 
 def run_one(
@@ -223,7 +231,8 @@ def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str)
     used = record.arithmetic
     arithmetic = Arithmetic(device, used.precision, used.channels_last) if used else Arithmetic(device, "fp32")
     # weights that the file replaces need not be fetched
-    network = build(spec.recipe.model.model_copy(update={"init": "scratch"}), len(dataset.classes))
+    scratch = spec.recipe.model.model_copy(update={"init": "scratch"})
+    network = build_network(spec.recipe.model_copy(update={"model": scratch}), len(dataset.classes))
     network.load_state_dict(load_file(weights))
     views = Views(network, view_maps(spec.tta)).to(device).to(memory_format=arithmetic.memory_format)
     splits = (("val", dataset.val), ("test", dataset.test))

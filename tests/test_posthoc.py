@@ -111,7 +111,7 @@ def finished_run(plan, finished) -> tuple[Store, Predictions]:
 
 def test_run_adjusts_in_this_process_what_is_trained(plan, finished, monkeypatch):
     store, before = finished_run(plan, finished)
-    monkeypatch.setattr("ferbench.jobs.subprocess.Popen", None)
+    monkeypatch.setattr("ferbench.workers.subprocess.Popen", None)
     records = run_many(plan, Silence())
     assert [r.status for r in records] == ["ok"] * 3
     after = store.predictions(plan.specs[2], "test")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from ferbench import models
@@ -28,7 +29,8 @@ from ferbench.inputs import (
     validated,
 )
 from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
-from ferbench.training.imbalance import STRATEGIES, build_loss
+from ferbench.training.imbalance import STRATEGIES
+from ferbench.training.treatment import Treatment
 
 
 def one_line(call) -> str:
@@ -146,15 +148,17 @@ class Noted(dict):
 def test_every_knob_is_used_and_no_other(name):
     params = Noted(strategy_defaults()[name])
     counts = np.array([5, 3, 2])
-    build_loss(STRATEGIES[name], counts, params)
+    treatment = Treatment(STRATEGIES[name], counts, params, np.repeat([0, 1, 2], counts))
+    treatment.loss(9, 10)
+    treatment.image_weights(9, 10)
+    treatment.mixing(torch.device("cpu"))
+    if STRATEGIES[name].head:
+        params["scale"]  # of the classifier's logits
     if STRATEGIES[name].posthoc:
         module, function = STRATEGIES[name].posthoc.split(":")
         labels = np.array([0, 1, 2], np.uint8)
         val = predictions_of("val", "abc", ["x", "y", "z"], labels, np.eye(3))
         getattr(importlib.import_module(module), function)(val, counts, params)
-    probabilities = STRATEGIES[name].class_probabilities
-    if probabilities is not None:
-        probabilities(counts, params)
     assert params.read == set(params)
 
 

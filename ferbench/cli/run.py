@@ -23,7 +23,10 @@ def run(
         str | None, typer.Option(help="Recipes, such as papers/insideout (`ferbench list recipes`); commas between.")
     ] = None,
     imbalance: Annotated[
-        str | None, typer.Option(help="Strategies, globs or 'all'; commas between. Default: each recipe's own (none).")
+        str | None,
+        typer.Option(
+            help="Strategies, globs, sums (ldam+drw) or 'all'; commas between. Default: each recipe's own (none)."
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="One run each, such as 0,1,2.")] = "0",
     budget: Annotated[
@@ -35,6 +38,10 @@ def run(
             help="How splits are made and used (`ferbench list protocols`). Default: official, or the recipe's."
         ),
     ] = None,
+    allow_double: Annotated[
+        bool,
+        typer.Option("--allow-double-correction", help="Run strategies that make up twice for rare classes."),
+    ] = False,
     init: Annotated[
         str | None, typer.Option(help="scratch, imagenet or a weights file, in place of the recipe's.")
     ] = None,
@@ -70,6 +77,7 @@ def run(
         protocol=protocol,
         init=init,
         tta=tta,
+        allow_double_correction=allow_double,
         overrides=dict(parse_override(c) for c in changes or []),
         results=results,
         device=device,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-import optuna
 from optuna.trial import TrialState
 
 from ferbench.records.record import Environment, utc_now

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from ferbench.recipe import AugmentRecipe
+    from ferbench.training.treatment import Remix
 
 Draw = Callable[..., Tensor]
 
@@ -85,6 +86,29 @@ def mixed(
     else:
         images, share = _cut(images, images[other], share, generator)
     return images, torch.lerp(targets[other], targets, share.view(n, 1))
+
+
+def remixed(images: Tensor, targets: Tensor, remix: Remix, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images and targets mixed in pairs of the batch; the label of a pair may be the rarer class's alone."""
+    n = len(images)
+    other = torch.randperm(n, generator=generator, device=images.device)
+    share = _beta(remix.alpha, n, generator, images.device)
+    count = remix.counts[targets.argmax(1)]
+    ratio = count / count[other]
+    own = torch.where((ratio >= remix.kappa) & (share < remix.tau), torch.zeros_like(share), share)
+    own = torch.where((ratio <= 1 / remix.kappa) & (1 - share < remix.tau), torch.ones_like(share), own)
+    return torch.lerp(images[other], images, share.view(n, 1, 1, 1)), torch.lerp(
+        targets[other], targets, own.view(n, 1)
+    )
+
+
+def pasted(
+    images: Tensor, targets: Tensor, patches: tuple[Tensor, Tensor], alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Images and targets with a rectangle of another image each; `patches` are those images and their targets."""
+    share = _beta(alpha, len(images), generator, images.device)
+    images, share = _cut(images, patches[0], share, generator)
+    return images, torch.lerp(patches[1], targets, share.view(-1, 1))
 
 
 def _beta(alpha: float, n: int, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ferbench.training.augment import augmented, mixed
+from ferbench.training.augment import augmented, mixed, pasted, remixed
+from ferbench.training.treatment import Pasting, Remix
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Split
@@ -82,7 +83,14 @@ class Batches:
             yield self._normalised(images)
 
     def training(
-        self, order: Tensor, size: int, recipe: AugmentRecipe, generator: torch.Generator, coins: list[float]
+        self,
+        order: Tensor,
+        size: int,
+        recipe: AugmentRecipe,
+        generator: torch.Generator,
+        coins: list[float],
+        mixing: Remix | Pasting | None = None,
+        partners: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented inputs `[B, 1, size, size]` and smoothed targets `[B, K]`.
 
@@ -91,11 +99,26 @@ class Batches:
             size: side of the inputs, which may be smaller than in evaluation.
             generator: every random number drawn on the device.
             coins: a number in [0, 1) for each batch, drawn on the host so that the device never waits.
+            mixing: a strategy's, in the place of the recipe's own.
+            partners: with `Pasting`, the images that patches come from, as `order`.
         """
+        at = 0
         for index, coin in zip(order.split(self.batch_size), coins, strict=False):
-            images = augmented(self.images[index].float().div_(255), size, recipe, generator)
-            images, targets = mixed(images, self.targets[index], recipe, generator, coin)
+            images, targets = self._augmented(index, size, recipe, generator)
+            if isinstance(mixing, Remix):
+                images, targets = remixed(images, targets, mixing, generator)
+            elif isinstance(mixing, Pasting) and partners is not None and coin < mixing.share:
+                patches = self._augmented(partners[at : at + len(index)], size, recipe, generator)
+                images, targets = pasted(images, targets, patches, mixing.alpha, generator)
+            else:
+                images, targets = mixed(images, targets, recipe, generator, coin)
+            at += len(index)
             yield self._normalised(images), targets
+
+    def _augmented(
+        self, index: Tensor, size: int, recipe: AugmentRecipe, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return augmented(self.images[index].float().div_(255), size, recipe, generator), self.targets[index]
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)

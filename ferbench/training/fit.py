@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -22,13 +21,14 @@ from ferbench.training.optimization import (
     schedule_factor,
     set_learning_rate,
 )
+from ferbench.training.treatment import Pasting
 
 if TYPE_CHECKING:
     from ferbench.environment import Arithmetic
     from ferbench.recipe import AugmentRecipe, Recipe
     from ferbench.training.batches import Batches
     from ferbench.training.checkpoint import Checkpoint
-    from ferbench.training.losses import Loss
+    from ferbench.training.treatment import Treatment
 
 
 class TrainingDivergedError(RuntimeError):
@@ -80,15 +80,14 @@ class Trainer:
         network: nn.Module,
         head: str,
         train: Batches,
-        loss: Loss,
+        treatment: Treatment,
         recipe: Recipe,
         *,
         epochs: int,
         seed: int,
         arithmetic: Arithmetic,
-        image_weights: npt.NDArray | None = None,
     ) -> None:
-        self.network, self.head, self.train, self.loss, self.recipe = network, head, train, loss, recipe
+        self.network, self.head, self.train, self.treatment, self.recipe = network, head, train, treatment, recipe
         self.epochs, self.arithmetic = epochs, arithmetic
         self.freeze_epochs = min(recipe.training.freeze_epochs, epochs)
         self.streams = RandomStreams(seed, arithmetic.device)
@@ -97,7 +96,8 @@ class Trainer:
         # warm-up: without it a short run's average would still hold the random start
         self.ema = ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False) if decay else None
         self.plateau = Plateau(recipe.schedule)
-        self.image_weights = None if image_weights is None else torch.from_numpy(image_weights)
+        self.mixing = treatment.mixing(arithmetic.device)
+        self.treatment.watch(network.get_submodule(head))
         self._forward = _compiled(network, arithmetic.device) if recipe.training.compile else network
         self.history: list[Epoch] = []
         self.best, self.rival = Best(), Best()
@@ -162,11 +162,11 @@ class Trainer:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and not name.startswith(self.head + "."):
                     module.eval()
 
-    def _order(self) -> Tensor:
-        if self.image_weights is None:
+    def _order(self, weights: Tensor | None) -> Tensor:
+        if weights is None:
             order = torch.randperm(len(self.train), generator=self.streams.order)
         else:
-            order = torch.multinomial(self.image_weights, len(self.train), True, generator=self.streams.order)
+            order = torch.multinomial(weights, len(self.train), True, generator=self.streams.order)
         return order.to(self.arithmetic.device, non_blocking=True)
 
     def run_epoch(self, validate: Validate, watcher: Watcher) -> Epoch:
@@ -182,16 +182,18 @@ class Trainer:
         clip = self.recipe.optimizer.clip_norm
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._training_mode()
-        order = self._order()
+        loss = self.treatment.loss(number, self.epochs)
+        order = self._order(self.treatment.image_weights(number, self.epochs))
+        partners = self._order(self.mixing.partners) if isinstance(self.mixing, Pasting) else None
         coins = torch.rand(n_batches, generator=self.streams.order).tolist()
         total, images, lr = torch.zeros((), device=self.arithmetic.device), 0, 0.0
-        batches = self.train.training(order, size, self._augment(), self.streams.augment, coins)
+        batches = self.train.training(order, size, self._augment(), self.streams.augment, coins, self.mixing, partners)
         for batch, (inputs, targets) in enumerate(batches):
             lr = self._learning_rate(batch, n_batches)
             set_learning_rate(self.optimizer, lr)
             with self.arithmetic.autocast():
                 logits = self._forward(inputs)
-            value = self.loss(logits, targets)
+            value = loss(logits, targets)
             self.scaler.scale(value).backward()
             if clip:
                 self.scaler.unscale_(self.optimizer)

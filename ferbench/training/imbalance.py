@@ -1,92 +1,127 @@
-"""What can be done about rare classes: the STRATEGIES rows and their formulas. No torch here; losses.py has the rest.
+"""What can be done about rare classes: the STRATEGIES rows, and several of them as one. No torch here.
 
-n_c is the number of training images of class c, N their sum, K the number of classes, pi_c = n_c / N.
+`formulas` has the numbers, `losses` what is minimised, `treatment` when each part is at work. n_c is the number of
+training images of class c, N their sum, K the number of classes, pi_c = n_c / N.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from ferbench.errors import InputError
+from ferbench.recipe import AND
 from ferbench.registry import Registry
+from ferbench.training.formulas import (
+    Counts,
+    Params,
+    Vector,
+    effective_number_weights,
+    inverse_weights,
+    power_probabilities,
+    repeat_factor_probabilities,
+)
 
-if TYPE_CHECKING:
-    from ferbench.training.losses import Loss
-
-Counts = npt.NDArray[np.int64]
-Params = Mapping[str, float]
+_LOSSES = "ferbench.training.losses:"
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to treat rare classes; its knobs are in baselines/strategies.toml."""
+    """One way to treat rare classes; its knobs are in baselines/strategies.toml.
+
+    A knob `start` is the share of the epochs before which its weights, sampling or influence are not at work.
+    """
 
     name: str
     title: str
     paper: str
     formula: str
     """In a line, for `ferbench list strategies`."""
-    loss: str = "ferbench.training.losses:cross_entropy"
-    """"module:function" of (counts, params) -> Loss."""
+    loss: str = ""
+    """"module:function" of (counts, params) -> `losses.Terms`; "": cross-entropy."""
+    adjusts_prior: bool = False
+    """Whether that loss itself makes up for how frequent classes are."""
+    weights: Callable[[Counts, Params], Vector] | None = None
+    """(counts, params) -> [K] class weights."""
+    sampling: Callable[[Counts, Params], Vector] | None = None
+    """(counts, params) -> [K] share of draws by class; None: every image once an epoch."""
+    progressive: bool = False
+    """Whether sampling begins with every image once and becomes what it is with the last epoch."""
+    influence: bool = False
+    """Whether each image counts less the more it pulls at the decision."""
+    mixing: Literal["", "remix", "cmo"] = ""
+    """How images are mixed with an eye on their classes."""
+    head: Literal["", "normalised"] = ""
+    """What stands in the classifier's place."""
     posthoc: str = ""
     """"module:function" of (val predictions, counts, params) -> [K] shift of log-probabilities, for what is done after
     training; "" trains. Names of such rows begin with `recipe.POSTHOC`."""
-    class_probabilities: Callable[[Counts, Params], npt.NDArray[np.float64]] | None = None
-    """(counts, params) -> [K] share of draws by class; None: every image once an epoch."""
+
+    @property
+    def corrections(self) -> list[str]:
+        """What in it makes up for how frequent classes are."""
+        has = {
+            "class weights": self.weights is not None,
+            "sampling": self.sampling is not None,
+            "a loss with the class prior in it": self.adjusts_prior,
+        }
+        return [what for what, is_there in has.items() if is_there]
 
 
-def inverse_weights(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
-    """[K] weights (N / (K n_c))^power, clipped, with mean 1."""
-    return _normalised((counts.sum() / (len(counts) * counts)) ** params["power"], params["clip"])
+def strategy_of(name: str) -> Strategy:
+    """The strategy of a name, or of several names with + between them ("ldam+drw").
+
+    Raises:
+        InputError: a name is unknown, or two parts do the same.
+    """
+    parts = [STRATEGIES[part] for part in name.split(AND)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = _joined(whole, part)
+    return replace(whole, name=name)
 
 
-def effective_number_weights(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
-    """[K] weights (1 - b) / (1 - b^n_c), clipped, with mean 1 (Cui et al. 2019, arXiv 1901.05555)."""
-    beta = params["beta"]
-    if not 0 <= beta < 1:
-        raise InputError(f"imbalance.params.beta = {beta} must be at least 0 and below 1")
-    return _normalised((1 - beta) / (1 - beta ** counts.astype(float)), params["clip"])
+def _joined(a: Strategy, b: Strategy) -> Strategy:
+    both: dict[str, Any] = {
+        "title": f"{a.title} + {b.title}",
+        "paper": f"{a.paper}; {b.paper}",
+        "formula": f"{a.formula}; {b.formula}",
+    }
+    for part in (a, b):
+        if part.posthoc or part.name == "none":
+            raise InputError(f"strategy {a.name}{AND}{b.name}: {part.name} goes with no other")
+    for field in fields(Strategy)[4:]:
+        of_a, of_b = getattr(a, field.name), getattr(b, field.name)
+        if of_a and of_b:
+            raise InputError(f"strategy {a.name}{AND}{b.name}: both have {field.name.replace('_', ' ')} of their own")
+        both[field.name] = of_a or of_b
+    return Strategy(f"{a.name}{AND}{b.name}", **both)
 
 
-def log_prior(counts: Counts) -> npt.NDArray[np.float64]:
-    """[K] log pi_c."""
-    return np.log(counts / counts.sum())
+def select_strategies(patterns: str) -> list[Strategy]:
+    """The strategies that a comma list of names, globs and sums ("ldam+drw") picks, each once.
+
+    Raises:
+        InputError: a name is unknown, a glob picks nothing, or a sum makes no strategy.
+    """
+    words = [word.strip() for word in patterns.split(",")]
+    picked = [[strategy_of(w)] if AND in w else STRATEGIES.select([w]) for w in words if w]
+    rows = {row.name: row for group in picked for row in group}
+    return list(rows.values()) or STRATEGIES.select(patterns)
 
 
-def power_probabilities(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
-    """[K] share of draws in proportion to n_c^power (Kang et al. 2020, arXiv 1910.09217)."""
-    shares = counts.astype(float) ** params["power"]
-    return shares / shares.sum()
+def check_corrections(strategy: Strategy) -> None:
+    """Refuse to make up twice for how frequent classes are.
 
-
-def repeat_factor_probabilities(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
-    """[K] share of draws in proportion to n_c max(1, sqrt(t / pi_c)) (LVIS, arXiv 1908.03195)."""
-    shares = counts * np.maximum(1, np.sqrt(params["threshold"] * counts.sum() / counts))
-    return shares / shares.sum()
-
-
-def smoothing_by_class(counts: Counts, params: Params) -> npt.NDArray[np.float64]:
-    """[K] label smoothing from `tail` for the smallest class to `head` for the largest, by a quarter of a sine."""
-    head, tail = params["head"], params["tail"]
-    if not (0 <= head < 1 and 0 <= tail < 1):
-        raise InputError(f"imbalance.params.head = {head} and tail = {tail} must be at least 0 and below 1")
-    place = (counts - counts.min()) / max(counts.max() - counts.min(), 1)
-    return tail + (head - tail) * np.sin(place * np.pi / 2)
-
-
-def _normalised(weights: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
-    """Weights scaled to mean 1, none above `clip` times the mean before clipping (0: no limit)."""
-    weights = weights / weights.mean()
-    if clip:
-        weights = np.minimum(weights, clip)
-        weights = weights / weights.mean()
-    return weights
+    Raises:
+        InputError: it does.
+    """
+    if len(strategy.corrections) > 1:
+        raise InputError(
+            f"strategy {strategy.name} corrects twice, by {' and by '.join(strategy.corrections)}: rare classes would "
+            "be favoured, not balanced (--allow-double-correction runs it)"
+        )
 
 
 STRATEGIES: Registry[Strategy] = Registry(
@@ -98,84 +133,141 @@ STRATEGIES: Registry[Strategy] = Registry(
             "inverse class weights",
             "classic",
             "w_c = (N / (K n_c))^power, clipped, mean 1",
-            "ferbench.training.losses:inverse_weighted",
+            weights=inverse_weights,
         ),
         Strategy(
             "sqrt_inverse",
             "square-root class weights",
             "classic",
             "w_c = (N / (K n_c))^power with power 1/2, clipped, mean 1",
-            "ferbench.training.losses:inverse_weighted",
+            weights=inverse_weights,
         ),
         Strategy(
             "effective_number",
             "effective-number class weights",
             "Cui et al. 2019, arXiv 1901.05555",
             "w_c = (1 - b) / (1 - b^n_c), clipped, mean 1",
-            "ferbench.training.losses:effective_number_weighted",
+            weights=effective_number_weights,
+        ),
+        Strategy(
+            "drw",
+            "deferred re-weighting",
+            "Cao et al. 2019, arXiv 1906.07413",
+            "w_c = (1 - b) / (1 - b^n_c) in the epochs after start",
+            weights=effective_number_weights,
         ),
         Strategy(
             "balanced_sampling",
             "balanced sampling",
             "Kang et al. 2020, arXiv 1910.09217",
             "classes drawn in proportion to n_c^power",
-            class_probabilities=power_probabilities,
+            sampling=power_probabilities,
         ),
         Strategy(
-            "focal",
-            "focal loss",
-            "Lin et al. 2017, arXiv 1708.02002",
-            "-(1 - p_y)^gamma log p_y",
-            "ferbench.training.losses:focal",
+            "progressive_sampling",
+            "progressively balanced sampling",
+            "Kang et al. 2020, arXiv 1910.09217",
+            "classes drawn by (1 - t) pi_c + t n_c^power / sum, t from 0 to 1 over the epochs",
+            sampling=power_probabilities,
+            progressive=True,
         ),
         Strategy(
-            "class_balanced_focal",
-            "class-balanced focal loss",
-            "Cui et al. 2019, arXiv 1901.05555",
-            "-w_y (1 - p_y)^gamma log p_y, w_c = (1 - b) / (1 - b^n_c), clipped, mean 1",
-            "ferbench.training.losses:class_balanced_focal",
-        ),
-        Strategy(
-            "balanced_softmax",
-            "balanced softmax",
-            "Ren et al. 2020, arXiv 2007.10740",
-            "cross-entropy of z + tau log pi with tau 1",
-            "ferbench.training.losses:logit_adjusted",
-        ),
-        Strategy(
-            "vector_scaling",
-            "vector-scaling loss",
-            "Kini et al. 2021, arXiv 2103.01550",
-            "cross-entropy of (n_c / n_max)^gamma z_c + tau log pi_c",
-            "ferbench.training.losses:vector_scaling",
-        ),
-        Strategy(
-            "seesaw",
-            "Seesaw loss",
-            "Wang et al. 2021, arXiv 2008.10032",
-            "softmax terms times min(1, (n_j / n_i)^p) max(1, (p_j / p_i)^q)",
-            "ferbench.training.losses:seesaw",
-        ),
-        Strategy(
-            "label_aware_smoothing",
-            "label-aware smoothing",
-            "Zhong et al. 2021, arXiv 2104.00466",
-            "label smoothing from tail to head with the class's size",
-            "ferbench.training.losses:label_aware_smoothed",
+            "drs",
+            "deferred re-sampling",
+            "Cao et al. 2019, arXiv 1906.07413",
+            "classes drawn in proportion to n_c^power in the epochs after start",
+            sampling=power_probabilities,
         ),
         Strategy(
             "repeat_factor",
             "repeat-factor sampling",
             "Gupta et al. 2019, arXiv 1908.03195",
             "classes drawn in proportion to n_c max(1, sqrt(t / pi_c))",
-            class_probabilities=repeat_factor_probabilities,
+            sampling=repeat_factor_probabilities,
+        ),
+        Strategy(
+            "focal",
+            "focal loss",
+            "Lin et al. 2017, arXiv 1708.02002",
+            "-(1 - p_y)^gamma log p_y",
+            _LOSSES + "focal",
+        ),
+        Strategy(
+            "class_balanced_focal",
+            "class-balanced focal loss",
+            "Cui et al. 2019, arXiv 1901.05555",
+            "-w_y (1 - p_y)^gamma log p_y, w_c = (1 - b) / (1 - b^n_c), clipped, mean 1",
+            _LOSSES + "focal",
+            weights=effective_number_weights,
+        ),
+        Strategy(
+            "ldam",
+            "label-distribution-aware margins",
+            "Cao et al. 2019, arXiv 1906.07413",
+            "cross-entropy of s (cos_c - d_y [c = y]), d_c in proportion to n_c^(-1/4)",
+            _LOSSES + "margin",
+            head="normalised",
         ),
         Strategy(
             "logit_adjusted",
             "logit-adjusted loss",
             "Menon et al. 2021, arXiv 2007.07314",
             "cross-entropy of z + tau log pi",
-            "ferbench.training.losses:logit_adjusted",
+            _LOSSES + "logit_adjusted",
+            adjusts_prior=True,
+        ),
+        Strategy(
+            "balanced_softmax",
+            "balanced softmax",
+            "Ren et al. 2020, arXiv 2007.10740",
+            "cross-entropy of z + tau log pi with tau 1",
+            _LOSSES + "logit_adjusted",
+            adjusts_prior=True,
+        ),
+        Strategy(
+            "vector_scaling",
+            "vector-scaling loss",
+            "Kini et al. 2021, arXiv 2103.01550",
+            "cross-entropy of (n_c / n_max)^gamma z_c + tau log pi_c",
+            _LOSSES + "vector_scaling",
+            adjusts_prior=True,
+        ),
+        Strategy(
+            "seesaw",
+            "Seesaw loss",
+            "Wang et al. 2021, arXiv 2008.10032",
+            "softmax terms times min(1, (n_j / n_i)^p) max(1, (p_j / p_i)^q)",
+            _LOSSES + "seesaw",
+            adjusts_prior=True,
+        ),
+        Strategy(
+            "influence_balanced",
+            "influence-balanced loss",
+            "Park et al. 2021, arXiv 2110.02444",
+            "cross-entropy times w_y / (|p - y|_1 |h|_1) in the epochs after start, w_c in proportion to n_c^-power",
+            weights=inverse_weights,
+            influence=True,
+        ),
+        Strategy(
+            "label_aware_smoothing",
+            "label-aware smoothing",
+            "Zhong et al. 2021, arXiv 2104.00466",
+            "label smoothing from tail to head with the class's size",
+            _LOSSES + "label_aware_smoothed",
+        ),
+        Strategy(
+            "remix",
+            "Remix",
+            "Chou et al. 2020, arXiv 2007.03943",
+            "mixup whose label is the rarer class's where n ratio >= kappa and its share is at least 1 - tau",
+            mixing="remix",
+        ),
+        Strategy(
+            "cmo",
+            "context-rich minority oversampling",
+            "Park et al. 2022, arXiv 2112.00412",
+            "CutMix of patches of images drawn in proportion to n_c^power per class onto the batch",
+            mixing="cmo",
         ),
         Strategy(
             "posthoc_logit_adjustment",
@@ -193,24 +285,3 @@ STRATEGIES: Registry[Strategy] = Registry(
         ),
     ],
 )
-
-
-def build_loss(strategy: Strategy, counts: Counts, params: Params) -> Loss:
-    """The loss of a strategy for these class counts.
-
-    Raises:
-        InputError: a class has no training image.
-    """
-    if (counts == 0).any():
-        raise InputError(f"class {int(np.argmin(counts))} has no training image: no strategy can treat it")
-    module, function = strategy.loss.split(":")
-    loss: Loss = getattr(importlib.import_module(module), function)(counts, params)
-    return loss
-
-
-def image_weights(strategy: Strategy, counts: Counts, params: Params, labels: npt.NDArray) -> npt.NDArray | None:
-    """[N] chance of each training image to be drawn, or None where every image comes once an epoch."""
-    if strategy.class_probabilities is None:
-        return None
-    weights: npt.NDArray = (strategy.class_probabilities(counts, params) / counts)[labels]
-    return weights

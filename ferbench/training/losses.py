@@ -1,6 +1,8 @@
 """Losses of logits `[N, K]` and target distributions `[N, K]`, so that label smoothing and mixing work with each.
 
-A loss returns one number, the mean over the batch, and is computed in float32 whatever the logits' type.
+What a strategy minimises is given as terms: for every image and class, what it costs if the image is of that class. The
+loss is their mean under the targets, weighted by class and by image where a strategy has weights. All is computed in
+float32 whatever the logits' type.
 """
 
 from __future__ import annotations
@@ -12,105 +14,124 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ferbench.training.imbalance import (
-    Counts,
-    Params,
-    effective_number_weights,
-    inverse_weights,
-    log_prior,
-    smoothing_by_class,
-)
+from ferbench.training.formulas import Counts, Params, log_prior, margins, smoothing_by_class
+
+Terms = Callable[[Tensor], Tensor]
+"""logits [N, K] float32 -> [N, K]."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits [N, K], targets [N, K]) -> mean loss []."""
 
 
-class _OnDevice:
-    """A vector that follows the logits to their device, copied once."""
+class OnDevice:
+    """An array that follows the logits to their device, copied once."""
 
-    def __init__(self, values: npt.NDArray[np.float64]) -> None:
+    def __init__(self, values: npt.NDArray) -> None:
         self._tensor = torch.tensor(values, dtype=torch.float32)
 
     def like(self, logits: Tensor) -> Tensor:
+        """It, on the device of the logits."""
         if self._tensor.device != logits.device:
             self._tensor = self._tensor.to(logits.device)
         return self._tensor
 
 
-def cross_entropy(counts: Counts, params: Params) -> Loss:
-    """Cross-entropy with soft targets."""
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return -(targets * torch.log_softmax(logits.float(), 1)).sum(1).mean()
-
-    return loss
+def mean_loss(terms: Terms) -> Loss:
+    """The terms' mean over the targets."""
+    return lambda logits, targets: (targets * terms(logits.float())).sum(1).mean()
 
 
-def _weighted(weights: npt.NDArray[np.float64]) -> Loss:
-    """Weighted cross-entropy divided by the batch's weight sum, as torch does for class codes."""
-    vector = _OnDevice(weights)
+def weighted_loss(terms: Terms, weights: npt.NDArray[np.float64]) -> Loss:
+    """The mean weighted by class, divided by the batch's weight sum, as torch does for class codes."""
+    vector = OnDevice(weights)
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         weighted = targets * vector.like(logits)
-        return -(weighted * torch.log_softmax(logits.float(), 1)).sum() / weighted.sum()
+        return (weighted * terms(logits.float())).sum() / weighted.sum()
 
     return loss
 
 
-def inverse_weighted(counts: Counts, params: Params) -> Loss:
-    """Cross-entropy weighted by a power of the inverse class counts."""
-    return _weighted(inverse_weights(counts, params))
+class InfluenceLoss:
+    """The mean weighted by class and by 1 / (|p - y|_1 |h|_1), h being what the classifier is given (arXiv 2110.02444).
+
+    The images' weights have mean 1 in each batch, so that the learning rate keeps its meaning; the paper scales them
+    by a constant of its own.
+    """
+
+    def __init__(self, terms: Terms, weights: npt.NDArray[np.float64]) -> None:
+        self._terms, self._weights = terms, OnDevice(weights)
+        self.features: Tensor | None = None
+        """[N, F] what the classifier was given for the logits to come."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the logits whose features were noted last."""
+        assert self.features is not None
+        z = logits.float()
+        weighted = targets * self._weights.like(z)
+        with torch.no_grad():
+            distance = (torch.softmax(z, 1) - targets).abs().sum(1)
+            influence = distance * self.features.float().flatten(1).abs().sum(1)
+            # an image that is right beyond doubt has next to none: without a floor it would be all that counts
+            by_image = 1 / influence.clamp_min(1e-3 * influence.mean().clamp_min(1e-12))
+            by_image = by_image / by_image.mean()
+        return (weighted * self._terms(z)).sum(1).mul(by_image).sum() / weighted.sum()
 
 
-def effective_number_weighted(counts: Counts, params: Params) -> Loss:
-    """Cross-entropy weighted by the effective number of images (arXiv 1901.05555)."""
-    return _weighted(effective_number_weights(counts, params))
+def cross_entropy(counts: Counts, params: Params) -> Terms:
+    """-log p_c."""
+    return _surprise
 
 
-def focal(counts: Counts, params: Params) -> Loss:
-    """Softmax focal loss (arXiv 1708.02002), each class's term focused by its own probability."""
+def _surprise(logits: Tensor) -> Tensor:
+    return -torch.log_softmax(logits, 1)
+
+
+def focal(counts: Counts, params: Params) -> Terms:
+    """Softmax focal loss (arXiv 1708.02002): each class's term focused by its own probability, -(1 - p)^gamma log p.
+
+    That probability is the logits' own, also beside class weights: a weight inside it would focus on the rare classes
+    once more.
+    """
     gamma = params["gamma"]
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return -(targets * _focused(logits, gamma)).sum(1).mean()
+    def terms(logits: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits, 1)
+        # 1 - p through expm1 keeps its gradient exact where p is near 1
+        return -((-torch.expm1(log_p)).clamp_min(1e-12) ** gamma) * log_p
 
-    return loss
-
-
-def _focused(logits: Tensor, gamma: float) -> Tensor:
-    """(1 - p)^gamma log p of every class."""
-    log_p = torch.log_softmax(logits.float(), 1)
-    # 1 - p through expm1 keeps its gradient exact where p is near 1
-    return (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma * log_p
+    return terms
 
 
-def class_balanced_focal(counts: Counts, params: Params) -> Loss:
-    """Focal loss weighted by the effective number of images (arXiv 1901.05555), over the batch's weight sum.
+def margin(counts: Counts, params: Params) -> Terms:
+    """LDAM (arXiv 1906.07413): cross-entropy after the true class's logit was lowered by its margin times the scale.
 
-    The probability that focuses is the logits' own: a weight inside it would focus on the rare classes once more.
+    The logits are cosines times the scale: see `heads.NormalisedLinear`.
     """
-    gamma, weights = params["gamma"], _OnDevice(effective_number_weights(counts, params))
+    # [K, K], true class by row
+    fixed = OnDevice(-params["scale"] * np.diag(margins(counts, params)))
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        weighted = targets * weights.like(logits)
-        return -(weighted * _focused(logits, gamma)).sum() / weighted.sum()
+    def terms(logits: Tensor) -> Tensor:
+        lowered = logits[:, None, :] + fixed.like(logits)
+        return torch.logsumexp(lowered, 2) - torch.diagonal(lowered, dim1=1, dim2=2)
 
-    return loss
+    return terms
 
 
-def vector_scaling(counts: Counts, params: Params) -> Loss:
+def logit_adjusted(counts: Counts, params: Params) -> Terms:
+    """Cross-entropy of logits plus tau times the log prior (arXiv 2007.07314); prediction uses the logits alone."""
+    shift = OnDevice(params["tau"] * log_prior(counts))
+    return lambda logits: _surprise(logits + shift.like(logits))
+
+
+def vector_scaling(counts: Counts, params: Params) -> Terms:
     """Cross-entropy of logits scaled by (n_c / n_max)^gamma and shifted by tau log pi_c (arXiv 2103.01550)."""
-    scale = _OnDevice((counts / counts.max()) ** params["gamma"])
-    shift = _OnDevice(params["tau"] * log_prior(counts))
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        scaled = logits.float() * scale.like(logits) + shift.like(logits)
-        return -(targets * torch.log_softmax(scaled, 1)).sum(1).mean()
-
-    return loss
+    scale = OnDevice((counts / counts.max()) ** params["gamma"])
+    shift = OnDevice(params["tau"] * log_prior(counts))
+    return lambda logits: _surprise(logits * scale.like(logits) + shift.like(logits))
 
 
-def seesaw(counts: Counts, params: Params) -> Loss:
+def seesaw(counts: Counts, params: Params) -> Terms:
     """Seesaw loss (arXiv 2008.10032): rarer classes get less of the gradient that pushes them down.
 
     Against true class i, the term of class j in the softmax's sum is multiplied by min(1, (n_j / n_i)^p), and by
@@ -118,37 +139,24 @@ def seesaw(counts: Counts, params: Params) -> Loss:
     """
     # [K, K], true class by row
     mitigation = np.log(np.minimum(1, (counts[None] / counts[:, None]) ** params["p"]))
-    fixed, q = _OnDevice(mitigation), params["q"]
+    fixed, q = OnDevice(mitigation), params["q"]
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        z = logits.float()
+    def terms(logits: Tensor) -> Tensor:
         # a factor is how hard a mistake counts, nothing to learn
-        log_p = torch.log_softmax(z.detach(), 1)
+        log_p = torch.log_softmax(logits.detach(), 1)
         compensation = (q * (log_p[:, None, :] - log_p[:, :, None])).clamp_min(0)
         # [N, K, K]; class i against itself has factor 1
-        sums = torch.logsumexp(z[:, None, :] + fixed.like(z) + compensation, 2)
-        return -(targets * (z - sums)).sum(1).mean()
+        return torch.logsumexp(logits[:, None, :] + fixed.like(logits) + compensation, 2) - logits
 
-    return loss
+    return terms
 
 
-def label_aware_smoothed(counts: Counts, params: Params) -> Loss:
+def label_aware_smoothed(counts: Counts, params: Params) -> Terms:
     """Cross-entropy with more label smoothing for larger classes (MiSLAS, arXiv 2104.00466)."""
-    smoothing = _OnDevice(smoothing_by_class(counts, params))
+    smoothing = OnDevice(smoothing_by_class(counts, params))
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        eps = smoothing.like(logits)
-        kept, spread = targets * (1 - eps), (targets * eps).sum(1, keepdim=True) / targets.shape[1]
-        return -((kept + spread) * torch.log_softmax(logits.float(), 1)).sum(1).mean()
+    def terms(logits: Tensor) -> Tensor:
+        eps, surprise = smoothing.like(logits), _surprise(logits)
+        return (1 - eps) * surprise + eps * surprise.mean(1, keepdim=True)
 
-    return loss
-
-
-def logit_adjusted(counts: Counts, params: Params) -> Loss:
-    """Cross-entropy of logits plus tau times the log prior (arXiv 2007.07314); prediction uses the logits alone."""
-    shift = _OnDevice(params["tau"] * log_prior(counts))
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return -(targets * torch.log_softmax(logits.float() + shift.like(logits), 1)).sum(1).mean()
-
-    return loss
+    return terms

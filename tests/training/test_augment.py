@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ferbench.recipe import AugmentRecipe
-from ferbench.training.augment import augmented, mixed
+from ferbench.training.augment import augmented, mixed, pasted, remixed
+from ferbench.training.treatment import Remix
 
 OFF = AugmentRecipe.model_validate(dict.fromkeys(AugmentRecipe.model_fields, 0.0))
 
@@ -292,3 +293,43 @@ def test_mixing_is_repeatable_and_off_by_default():
     assert not torch.equal(mix(BOTH, seed=3)[0], mix(BOTH, seed=4)[0])
     images, targets = noise(4, 8), torch.eye(4)
     assert mixed(images, targets, OFF, generator(), 0.0) == (images, targets)
+
+
+# mixing by class: of 8 images six are of class 0 and two of class 1, with grey levels as above
+
+CLASS_OF = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+
+
+def remix_of(seed: int, kappa: float = 3.0, tau: float = 0.5) -> tuple[Tensor, Tensor]:
+    images = (torch.arange(N) / N)[:, None, None, None].expand(N, 1, 4, 4).clone()
+    counts = torch.tensor([600.0, 200.0])
+    return remixed(images, torch.eye(2)[CLASS_OF], Remix(counts, 1.0, kappa, tau), generator(seed))
+
+
+def test_remix_gives_a_pair_to_the_rarer_class_while_that_has_its_share():
+    given = mixed_fairly = 0
+    for seed in range(40):
+        # the same draws without any class that is the rarer
+        _, fair = remix_of(seed, kappa=1e9)
+        images, targets = remix_of(seed)
+        assert torch.equal(images, remix_of(seed, kappa=1e9)[0])
+        for share, label in zip(fair, targets, strict=True):
+            if 0 < share[1] < 1:
+                # class 0 is 3 times as large: where its share is below tau the label is class 1 alone
+                expected = torch.tensor([0.0, 1.0]) if share[0] < 0.5 else share
+                torch.testing.assert_close(label, expected)
+                given, mixed_fairly = given + bool(share[0] < 0.5), mixed_fairly + bool(share[0] >= 0.5)
+            else:
+                torch.testing.assert_close(label, share)
+    assert given > 20 and mixed_fairly > 20
+    # no class is 4 times as large as the other
+    assert torch.equal(remix_of(0, kappa=4.0)[1], remix_of(0, kappa=1e9)[1])
+
+
+def test_patches_are_pasted_with_their_label():
+    images, patches = torch.zeros(N, 1, 16, 16), torch.ones(N, 1, 16, 16)
+    targets, others = torch.tensor([[1.0, 0.0]]).expand(N, 2), torch.tensor([[0.0, 1.0]]).expand(N, 2)
+    seen, labels = pasted(images, targets, (patches, others), 1.0, generator(3))
+    torch.testing.assert_close(labels[:, 1], seen.mean((1, 2, 3)))
+    torch.testing.assert_close(labels.sum(1), torch.ones(N))
+    assert 0.1 < labels[:, 1].mean() < 0.9

@@ -10,6 +10,7 @@ from ferbench.environment import Arithmetic
 from ferbench.inputs import load_recipe
 from ferbench.recipe import AugmentRecipe
 from ferbench.training.batches import Batches
+from ferbench.training.treatment import Pasting
 
 OFF = AugmentRecipe.model_validate(dict.fromkeys(AugmentRecipe.model_fields, 0.0))
 
@@ -86,3 +87,16 @@ def test_a_batch_without_a_coin_is_left_out():
 
 def test_training_size_may_be_another():
     assert [x.shape[2:] for x, _ in train_on(batches_of(split_of(4)), [0, 1, 2, 3], size=8)] == [(8, 8)]
+
+
+def test_patches_come_from_the_partners_in_a_share_of_the_batches():
+    split = split_of(64)
+    batches, mixing = batches_of(split), Pasting(torch.ones(64), 1.0, 0.5)
+    order, partners = torch.arange(64), torch.full((64,), 3)
+    generator = torch.Generator().manual_seed(0)
+    given = list(batches.training(order, 16, OFF, generator, [0.1, 0.9, 0.4, 0.5], mixing, partners))
+    changed = [not torch.equal(targets, batches.targets[i * 16 : i * 16 + 16]) for i, (_, targets) in enumerate(given)]
+    assert changed == [True, False, True, False]
+    # image 3 is of class 3: what is gained is its, and what is lost the image's own
+    gained = given[0][1] - batches.targets[:16]
+    assert (gained[:, 3] >= -1e-6).all() and gained[:, 3].max() > 0.1

@@ -69,7 +69,9 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def test_every_strategy_learns(strategy, make_bench, train):
     history = train(make_bench({"training.epochs": 6}, strategy=strategy, n=60)).trainer.history
     # Seesaw counts mistakes harder the surer the network is, so its loss may rise while the network learns
-    assert strategy == "seesaw" or history[-1].train_loss < 0.8 * history[0].train_loss
+    # a weight that comes on makes another loss of it, and mixed images are never learned by heart
+    others = ("seesaw", "influence_balanced", "remix")
+    assert strategy in others or history[-1].train_loss < 0.8 * history[0].train_loss
     # half the images are of one class
     assert history[-1].val_accuracy > 0.8 and history[-1].val_macro_f1 > 0.8
     assert history[-1].val_nll < history[0].val_nll
@@ -101,14 +103,14 @@ def watched(bench: Prepared) -> list[tuple[Tensor, Tensor]]:
     """(inputs, targets) of every training batch, noted while it is trained on."""
     seen: list[tuple[Tensor, Tensor]] = []
     inputs: list[Tensor] = []
-    trainer, loss = bench.trainer, bench.trainer.loss
+    trainer, loss = bench.trainer, bench.trainer.treatment.loss()
     trainer.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone()))
 
     def noting(logits: Tensor, targets: Tensor) -> Tensor:
         seen.append((inputs[-1], targets))
         return loss(logits, targets)
 
-    trainer.loss = noting
+    trainer.treatment.loss = lambda epoch, epochs: noting
     return seen
 
 
@@ -145,7 +147,7 @@ def test_a_last_batch_of_one_image_is_left_out(images, batches, make_bench, trai
 def test_train_loss_is_the_mean_over_images(make_bench, train):
     bench = make_bench(n=18)
     # a loss that is the batch's size: (16 * 16 + 2 * 2) / 18
-    bench.trainer.loss = lambda logits, targets: 0 * logits.sum() + len(targets)
+    bench.trainer.treatment.loss = lambda epoch, epochs: lambda logits, targets: 0 * logits.sum() + len(targets)
     assert train(bench, 1).trainer.history[0].train_loss == pytest.approx(260 / 18)
 
 

@@ -6,17 +6,18 @@ import pytest
 from ferbench.data.dataset import FER2013_COUNTS
 from ferbench.errors import InputError
 from ferbench.inputs import strategy_defaults
-from ferbench.training.imbalance import (
-    STRATEGIES,
-    build_loss,
+from ferbench.training.formulas import (
     effective_number_weights,
-    image_weights,
     inverse_weights,
     log_prior,
+    margins,
     power_probabilities,
     repeat_factor_probabilities,
     smoothing_by_class,
 )
+from ferbench.training.imbalance import STRATEGIES, check_corrections, select_strategies, strategy_of
+from ferbench.training.losses import InfluenceLoss
+from ferbench.training.treatment import Treatment
 
 TRAIN = np.array(FER2013_COUNTS["train"])
 
@@ -77,7 +78,15 @@ def test_impossible_betas_are_refused(beta):
 @pytest.mark.parametrize("name", STRATEGIES.names)
 def test_class_without_images_is_refused(name):
     with pytest.raises(InputError, match="class 1 has no training image"):
-        build_loss(STRATEGIES[name], np.array([5, 0, 3]), strategy_defaults()[name])
+        Treatment(STRATEGIES[name], np.array([5, 0, 3]), strategy_defaults()[name], np.zeros(1, int))
+
+
+# 16^-1/4 = 1/2 and 81^-1/4 = 1/3 of the margin of a class of one image
+def test_margins_by_hand():
+    np.testing.assert_allclose(margins(np.array([81, 16, 1]), {"max_margin": 0.6}), [0.2, 0.3, 0.6])
+    # FER2013's, from (436 / n_c)^(1/4) / 2
+    expected = [0.287, 0.5, 0.286, 0.248, 0.274, 0.304, 0.272]
+    np.testing.assert_allclose(margins(TRAIN, {"max_margin": 0.5}), expected, atol=5.1e-4)
 
 
 # sampling
@@ -109,21 +118,106 @@ def test_smoothing_rises_with_the_class():
         smoothing_by_class(np.array([5, 5]), {"head": 1.0, "tail": 0.1})
 
 
+LABELS = np.repeat([0, 1, 2], [6, 3, 1])[np.random.default_rng(0).permutation(10)]
+
+
+def treatment(name: str) -> Treatment:
+    knobs = {k: v for part in name.split("+") for k, v in strategy_defaults()[part].items()}
+    return Treatment(strategy_of(name), np.bincount(LABELS), knobs, LABELS)
+
+
 @pytest.mark.parametrize("name", STRATEGIES.names)
 def test_image_weights_follow_the_class_shares(name):
-    labels = np.repeat([0, 1, 2], [6, 3, 1])[np.random.default_rng(0).permutation(10)]
-    counts, params = np.bincount(labels), strategy_defaults()[name]
-    weights = image_weights(STRATEGIES[name], counts, params, labels)
-    if STRATEGIES[name].class_probabilities is None:
+    counts, weights = np.bincount(LABELS), treatment(name).image_weights(10, 10)
+    sampling = STRATEGIES[name].sampling
+    if sampling is None:
         assert weights is None
         return
-    by_class = [weights[labels == c].sum() for c in range(3)]
-    np.testing.assert_allclose(by_class, STRATEGIES[name].class_probabilities(counts, params))
-    assert all(len(set(weights[labels == c])) == 1 for c in range(3))
+    by_class = [weights[c == LABELS].sum() for c in range(3)]
+    np.testing.assert_allclose(by_class, sampling(counts, strategy_defaults()[name]))
+    assert all(len(set(weights[c == LABELS].tolist())) == 1 for c in range(3))
 
 
-def test_balanced_sampling_is_not_corrected_twice():
-    """It changes the draws, so its loss must leave the classes as they are."""
-    assert STRATEGIES["balanced_sampling"].loss == STRATEGIES["none"].loss
-    for row in STRATEGIES:
-        assert row.class_probabilities is None or row.loss == STRATEGIES["none"].loss, row.name
+# schedules
+
+
+def test_deferred_weights_begin_after_their_share_of_the_epochs():
+    """Of ten epochs a start of .8 leaves the last two; of five the last."""
+    deferred = treatment("drw")
+    plain, weighted = deferred.loss(1, 10), deferred.loss(10, 10)
+    assert plain is not weighted
+    assert [deferred.loss(e, 10) is weighted for e in range(1, 11)] == [False] * 8 + [True] * 2
+    assert [deferred.loss(e, 5) is weighted for e in range(1, 6)] == [False] * 4 + [True]
+    # a training of one epoch is all late: 160 epochs or one, it is never left out
+    assert deferred.loss(1, 1) is weighted
+
+
+def test_deferred_sampling_begins_after_its_share_of_the_epochs():
+    deferred = treatment("drs")
+    assert [deferred.image_weights(e, 10) is not None for e in range(1, 11)] == [False] * 8 + [True] * 2
+
+
+def test_progressive_sampling_goes_from_all_images_alike_to_all_classes_alike():
+    sampling = treatment("progressive_sampling")
+    shares = [[float(sampling.image_weights(epoch, 5)[c == LABELS].sum()) for c in range(3)] for epoch in (1, 3, 5)]
+    np.testing.assert_allclose(shares[0], [0.6, 0.3, 0.1])
+    np.testing.assert_allclose(shares[1], [(0.6 + 1 / 3) / 2, (0.3 + 1 / 3) / 2, (0.1 + 1 / 3) / 2])
+    np.testing.assert_allclose(shares[2], [1 / 3] * 3)
+
+
+def test_influence_comes_on_half_way():
+    loss = [type(treatment("influence_balanced").loss(e, 4)) is InfluenceLoss for e in range(1, 5)]
+    assert loss == [False, False, True, True]
+
+
+# several as one
+
+
+def test_sum_of_strategies_has_the_parts_of_each():
+    both = strategy_of("ldam+drw")
+    assert (both.name, both.head, both.weights) == ("ldam+drw", "normalised", effective_number_weights)
+    assert both.loss == STRATEGIES["ldam"].loss
+    check_corrections(both)
+    assert [s.name for s in select_strategies("none, ldam+drw ,foc*,none")] == ["none", "ldam+drw", "focal"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("focal+ldam", "both have loss of their own"),
+        ("drw+inverse", "both have weights of their own"),
+        ("drs+repeat_factor", "both have sampling of their own"),
+        ("remix+cmo", "both have mixing of their own"),
+        ("none+drw", "none goes with no other"),
+        ("drw+posthoc_class_bias", "posthoc_class_bias goes with no other"),
+        ("drw+focl", "did you mean focal"),
+    ],
+)
+def test_sums_that_make_no_strategy(name, said):
+    with pytest.raises(InputError, match=said):
+        strategy_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "twice"),
+    [
+        ("balanced_sampling+inverse", "class weights and by sampling"),
+        ("balanced_softmax+drs", "sampling and by a loss with the class prior in it"),
+        ("logit_adjusted+effective_number", "class weights and by a loss"),
+        ("ldam+drw", ""),
+        ("focal+drs", ""),
+        ("cmo+balanced_softmax", ""),
+        ("label_aware_smoothing+drw", ""),
+    ],
+)
+def test_correcting_twice_is_refused(name, twice):
+    if not twice:
+        check_corrections(strategy_of(name))
+        return
+    with pytest.raises(InputError, match=f"corrects twice, by {twice}.*--allow-double-correction"):
+        check_corrections(strategy_of(name))
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names)
+def test_no_strategy_corrects_twice(name):
+    check_corrections(STRATEGIES[name])

@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from ferbench.inputs import strategy_defaults
-from ferbench.training.imbalance import STRATEGIES, build_loss
-from ferbench.training.losses import Loss
+from ferbench.training.imbalance import STRATEGIES
+from ferbench.training.losses import InfluenceLoss, Loss
+from ferbench.training.treatment import Treatment
 
 COUNTS = np.array([60, 30, 9, 1])
 PRIOR = np.array([0.6, 0.3, 0.09, 0.01])
 N, K = 12, 4
+FEATURES = np.random.default_rng(2).normal(0, 1, (N, 5))
+"""What the classifier was given."""
 
 Array = NDArray[np.float64]
 
@@ -83,6 +86,35 @@ def label_aware(head: float, tail: float) -> Callable[[Array, Array], float]:
     return loss
 
 
+def with_margins(largest: float, scale: float) -> Callable[[Array, Array], float]:
+    delta = largest * COUNTS**-0.25 / COUNTS.min() ** -0.25
+
+    def loss(z: Array, t: Array) -> float:
+        total = 0.0
+        for n in range(len(z)):
+            for i in range(K):
+                own = np.exp(z[n, i] - scale * delta[i])
+                others = sum(np.exp(z[n, j]) for j in range(K) if j != i)
+                total -= t[n, i] * np.log(own / (own + others))
+        return total / len(z)
+
+    return loss
+
+
+def influenced(weights: Array, at: Array | None = None) -> Callable[[Array, Array], float]:
+    """With the images' weights taken at the logits `at`, as the gradient takes them."""
+
+    def loss(z: Array, t: Array) -> float:
+        p = np.exp(log_softmax(z if at is None else at))
+        influence = np.abs(p - t).sum(1) * np.abs(FEATURES).sum(1)
+        by_image = 1 / np.maximum(influence, 1e-3 * influence.mean())
+        by_image /= by_image.mean()
+        weighted = t * weights
+        return -(by_image * (weighted * log_softmax(z)).sum(1)).sum() / weighted.sum()
+
+    return loss
+
+
 # the weights' common factor cancels
 CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
     ("none", {}, plain),
@@ -107,11 +139,25 @@ CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
     ("label_aware_smoothing", {"head": 0.4, "tail": 0.1}, label_aware(0.4, 0.1)),
     ("label_aware_smoothing", {"head": 0.0, "tail": 0.0}, plain),
     ("repeat_factor", {"threshold": 0.1}, plain),
+    ("drw", {"beta": 0.95, "clip": 0.0, "start": 0.8}, weighted_by(1 / (1 - 0.95**COUNTS))),
+    ("drs", {"power": 0.0, "start": 0.8}, plain),
+    ("ldam", {"max_margin": 0.5, "scale": 4.0}, with_margins(0.5, 4.0)),
+    ("ldam", {"max_margin": 0.0, "scale": 4.0}, plain),
+    ("influence_balanced", {"power": 1.0, "clip": 0.0, "start": 0.5}, influenced(1 / PRIOR)),
+    ("influence_balanced", {"power": 0.0, "clip": 0.0, "start": 0.5}, influenced(np.ones(K))),
 ]
 
 
 def loss_of(name: str, params: dict[str, float] | None = None) -> Loss:
-    return build_loss(STRATEGIES[name], COUNTS, strategy_defaults()[name] if params is None else params)
+    return loss_for(name, COUNTS, strategy_defaults()[name] if params is None else params)
+
+
+def loss_for(name: str, counts: NDArray[np.int64], params: dict[str, float]) -> Loss:
+    """The loss at the end of a training."""
+    loss = Treatment(STRATEGIES[name], counts, params, np.zeros(1, np.int64)).loss(10, 10)
+    if isinstance(loss, InfluenceLoss):
+        loss.features = torch.tensor(FEATURES, dtype=torch.float32)
+    return loss
 
 
 def targets_of(kind: str) -> Array:
@@ -142,6 +188,8 @@ def test_value_and_gradient(name, params, formula, kind):
     if name == "seesaw" and params["q"]:
         # how hard a mistake counts is not learned
         formula = seesawed(**params, at=z)
+    if name == "influence_balanced":
+        formula = influenced(PRIOR ** -params["power"], at=z)
     np.testing.assert_allclose(logits.grad, slopes(formula, z, t), rtol=1e-4, atol=2e-6)
 
 
@@ -169,10 +217,10 @@ def test_focal_by_hand():
 def test_focal_and_adjusted_losses_ignore_what_is_not_theirs():
     """Focal's p comes from the logits alone; the prior shifts every image's logits alike."""
     logits, targets = torch.randn(N, K), torch.tensor(targets_of("mixed"), dtype=torch.float32)
-    one = build_loss(STRATEGIES["focal"], COUNTS, {"gamma": 1.0})
-    other = build_loss(STRATEGIES["focal"], COUNTS[::-1], {"gamma": 1.0})
+    one = loss_for("focal", COUNTS, {"gamma": 1.0})
+    other = loss_for("focal", COUNTS[::-1].copy(), {"gamma": 1.0})
     assert torch.equal(one(logits, targets), other(logits, targets))
-    balanced = build_loss(STRATEGIES["logit_adjusted"], np.full(K, 25), {"tau": 1.0})
+    balanced = loss_for("logit_adjusted", np.full(K, 25), {"tau": 1.0})
     torch.testing.assert_close(balanced(logits, targets), loss_of("none")(logits, targets))
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ferbench.errors import InputError
+from ferbench.inputs import load_recipe
+from ferbench.models import MAIN_MODELS, MODELS, head_name
+from ferbench.runner import build_network
+from ferbench.training.heads import NormalisedLinear, normalise_head
+
+
+def test_logits_are_cosines_times_the_scale():
+    head = NormalisedLinear(torch.tensor([[3.0, 4.0], [0.0, 0.1]]), 10.0)
+    # (1, 0) and (0, 7) against (.6, .8) and (0, 1), whatever their lengths
+    torch.testing.assert_close(head(torch.tensor([[1.0, 0.0], [0.0, 7.0]])), torch.tensor([[6.0, 0.0], [8.0, 10.0]]))
+    assert head(torch.randn(3, 2, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", MAIN_MODELS)
+def test_every_model_can_have_one(name):
+    network = build_network(load_recipe(name, strategy="ldam", overrides={"model.input_size": 32}), 7)
+    head = network.get_submodule(head_name(MODELS[name], network))
+    assert [type(m) for m in head.modules() if isinstance(m, nn.Linear | NormalisedLinear)][-1] is NormalisedLinear
+    logits = network.eval()(torch.randn(2, 1, 32, 32))
+    assert logits.shape == (2, 7) and logits.abs().max() <= 30.001
+
+
+def test_network_without_a_linear_classifier():
+    network = nn.Sequential(nn.Conv2d(1, 7, 3), nn.Flatten())
+    with pytest.raises(InputError, match="'0' of this network has none"):
+        normalise_head(network, "0", 30.0)
