@@ -29,6 +29,7 @@ def run(
     init: str | None = None,
     tta: str | Sequence[str] = "none",
     overrides: Mapping[str, Any] | None = None,
+    allow_double_correction: bool = False,
     results: str | Path = "results",
     device: str = "auto",
     jobs_per_gpu: int = 1,
@@ -48,6 +49,7 @@ def run(
         protocol: how splits are made and used, as `ferbench list protocols`; None is "official", or the recipes' own.
         init: replaces the recipes' own: "scratch", "imagenet" or a weights file.
         tta: kinds of test-time augmentation ("flip", "ten-crop", "random:N"), each a run beside the one it looks with.
+        allow_double_correction: whether strategies may make up twice for how frequent classes are.
         overrides: recipe fields by dotted name, such as {"optimizer.lr": 0.05}.
         results: the results folder.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -73,6 +75,7 @@ def run(
         init=init,
         tta=tta if isinstance(tta, str) else ",".join(tta),
         overrides=dict(overrides or {}),
+        allow_double_correction=allow_double_correction,
         results=results,
         device=device,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,6 +172,15 @@ def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
 def recipe_fields() -> list[str]:
     """Dotted names of a recipe's fields."""
     return _fields(Recipe)
+
+
+def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted field, value) of a recipe's nested tables."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat_fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -45,9 +45,9 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     elsewhere: set[str] = set()
     with Workers[_Run]() as workers:
         for spec in plan.specs if redo else plan.missing():
-            while len(at_work := workers.at_work) == at_once or any(run.spec == spec.trained for run in at_work):
+            while len(at_work := workers.at_work) == at_once or any(run.spec == spec.source for run in at_work):
                 elsewhere |= _listen(plan, workers, listener)
-            if spec.trained.id in elsewhere:
+            if spec.source.id in elsewhere:
                 continue
             if spec.is_posthoc:
                 _adjust(plan, spec, listener)

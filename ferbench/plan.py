@@ -14,10 +14,10 @@ from ferbench.data.protocol import clean_test, divide
 from ferbench.environment import check_device_name
 from ferbench.errors import InputError
 from ferbench.inputs import Paper, load_budget, load_paper, load_recipe, recipe_names
-from ferbench.recipe import TTA_PATTERN, Budget, DataKey, RunSpec
+from ferbench.recipe import DECOUPLED, TTA_PATTERN, Budget, DataKey, RunSpec
 from ferbench.records.facts import DataFacts
 from ferbench.records.store import Store
-from ferbench.training.imbalance import check_corrections, select_strategies, strategy_of
+from ferbench.training.sums import check_corrections, select_strategies, strategy_of
 from ferbench.worker import Job
 
 if TYPE_CHECKING:
@@ -122,12 +122,20 @@ def make_plan(
                 check_corrections(strategy_of(recipe.imbalance.strategy))
             new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
             if new[0].is_posthoc:
-                new = [spec.trained for spec in new if spec.tta == "none"] + [s for s in new if s.tta == "none"]
+                new = [s for s in new if s.tta == "none"]
+            new += [s.source for s in new]
+            if key.protocol == "oracle" and recipe.imbalance.strategy in DECOUPLED:
+                raise InputError(f"protocol oracle: {recipe.imbalance.strategy} is not known of it")
             notes |= {spec.id: said for spec in new if said}
             specs += new
     # what is trained comes first, so that what is done with it does not hold up training
-    unique = {s.id: s for s in sorted(specs, key=lambda s: s.trained != s)}
+    unique = {s.id: s for s in sorted(specs, key=_distance)}
     return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes)
+
+
+def _distance(spec: RunSpec) -> int:
+    """How many runs must be done before this one."""
+    return 0 if spec.source == spec else 1 + _distance(spec.source)
 
 
 def choose_data(source: str | Path | None, labels: str | None, protocol: str | None) -> tuple[str, Dataset, DataKey]:

@@ -98,7 +98,7 @@ class Progress:
         task = self._epoch.add_task(f"[bold]{label}", total=spec.epochs * images, facts="starting")
         self._at_work[spec.id] = _Shown(task, label, images, spec.epochs)
         if not self.console.is_terminal:
-            what = f"{spec.epochs} epochs" if spec.trained == spec else "of a trained run"
+            what = f"{spec.epochs} epochs" if spec.source == spec else "from a trained run"
             self.console.print(f"[{self._started}/{self._n_runs}] {label}: {what}")
 
     def on_note(self, spec: RunSpec, text: str) -> None:

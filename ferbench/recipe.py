@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,7 +18,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-
 
 SMALLEST_INPUT = 16
 
@@ -184,6 +182,9 @@ class ImbalanceRecipe(_Table):
     """Its knobs, as in baselines/strategies.toml."""
 
 
+NO_STRATEGY = ImbalanceRecipe(strategy="none", params={})
+
+
 class Recipe(_Table):
     """Everything that decides a training run except seed, data and budget."""
 
@@ -235,9 +236,10 @@ class DataKey(_Table):
 POSTHOC = "posthoc_"
 """How names of strategies begin that work on the predictions of a run without a strategy."""
 
-AND = "+"
-"""What stands between the names of strategies that work together."""
+DECOUPLED = ("crt", "lws", "tau_norm")
+"""Strategies that change the classifier of a run without a strategy, its backbone frozen."""
 
+AND = "+"  # stands between the names of strategies that work together
 TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
 
 
@@ -279,21 +281,19 @@ class RunSpec(_Table):
     def trained(self) -> RunSpec:
         """The run whose weights this one uses: itself, but for TTA and what is done after training."""
         spec = self if self.tta == "none" else self.model_copy(update={"tta": "none"})
-        if not self.is_posthoc:
-            return spec
-        plain = ImbalanceRecipe(strategy="none", params={})
-        return spec.model_copy(update={"recipe": self.recipe.model_copy(update={"imbalance": plain})})
+        return spec._without_strategy() if self.is_posthoc else spec
+
+    @property
+    def source(self) -> RunSpec:
+        """The run that must be done before this one: itself, but for TTA, post-hoc and decoupled strategies."""
+        is_decoupled = self.tta == "none" and self.recipe.imbalance.strategy in DECOUPLED
+        return self._without_strategy() if is_decoupled else self.trained
+
+    def _without_strategy(self) -> RunSpec:
+        recipe = self.recipe.model_copy(update={"imbalance": NO_STRATEGY})
+        return self.model_copy(update={"tta": "none", "recipe": recipe})
 
     @property
     def is_posthoc(self) -> bool:
         """Whether its strategy needs no training."""
         return self.recipe.imbalance.strategy.startswith(POSTHOC)
-
-
-def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted field, value) of a recipe's nested tables."""
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from flat_fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from ferbench.evaluation.metrics import Scores, clean_scores, compute, score
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.throughput import measure_throughput
-from ferbench.evaluation.views import Views, view_maps
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
@@ -30,7 +29,6 @@ from ferbench.records.record import (
     EpochRow,
     RunRecord,
     Throughput,
-    derived_record,
     utc_now,
 )
 from ferbench.records.store import HONEST, Store
@@ -38,8 +36,8 @@ from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher
 from ferbench.training.fit import Fitted, Trainer, fit
-from ferbench.training.heads import normalise_head
-from ferbench.training.imbalance import strategy_of
+from ferbench.training.heads import replace_head
+from ferbench.training.sums import strategy_of
 from ferbench.training.treatment import Treatment
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ class Prepared:
 
     def predict(self, network: nn.Module, name: str, split: Split, size: int = 0) -> Predictions:
         """A network's predictions on a split, at the recipe's input size where no other is given."""
-        return _predict(network, self.spec.recipe, self.dataset, self.trainer.arithmetic, name, split, size)
+        return predict_split(network, self.spec.recipe, self.dataset, self.trainer.arithmetic, name, split, size)
 
     def validate(self, network: nn.Module, size: int) -> ValScores:
         """What val says of a network, at that image size."""
@@ -79,7 +77,7 @@ class Prepared:
         return compute(self.predict(network, "val", honest, size), select)[select]
 
 
-def _predict(
+def predict_split(
     network: nn.Module,
     recipe: Recipe,
     dataset: Dataset,
@@ -88,21 +86,41 @@ def _predict(
     split: Split,
     size: int = 0,
 ) -> Predictions:
+    """A network's predictions on a split, at the recipe's input size where no other is given."""
     batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
     logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
     return predictions_of(name, dataset.classes, image_ids(name, len(split)), split.labels, logits)
 
 
-def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split | None = None) -> Prepared:
+@dataclass(frozen=True)
+class Stage:
+    """What a run goes on from."""
+
+    set_up: Callable[[RunSpec, Dataset, Arithmetic], Prepared]
+    """In place of `set_up`."""
+    cost: Cost
+    """Of the run before."""
+
+
+def set_up(
+    spec: RunSpec,
+    dataset: Dataset,
+    arithmetic: Arithmetic,
+    train: Split | None = None,
+    network: nn.Module | None = None,
+) -> Prepared:
     """A run ready to be trained.
 
     Args:
         arithmetic: see `probe.choose_arithmetic`.
         train: training images instead of the budget's share of the data set's.
+        network: in place of the recipe's, as it was drawn.
     """
     recipe, n_classes = spec.recipe, len(dataset.classes)
     torch.manual_seed(stream_seed(spec.seed, "init"))
-    network = build_network(recipe, n_classes).to(arithmetic.device).to(memory_format=arithmetic.memory_format)
+    network = (
+        (network or build_network(recipe, n_classes)).to(arithmetic.device).to(memory_format=arithmetic.memory_format)
+    )
     images = training_subset(dataset.train, spec.budget.fraction) if train is None else train
     strategy = strategy_of(recipe.imbalance.strategy)
     trainer = Trainer(
@@ -120,9 +138,8 @@ def set_up(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, train: Split
 
 def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
     """A recipe's network, with the classifier that its strategy asks for."""
-    network = build(recipe.model, n_classes)
-    if strategy_of(recipe.imbalance.strategy).head == "normalised":
-        normalise_head(network, head_name(MODELS[recipe.model.name], network), recipe.imbalance.params["scale"])
+    network, strategy = build(recipe.model, n_classes), strategy_of(recipe.imbalance.strategy)
+    replace_head(network, head_name(MODELS[recipe.model.name], network), strategy.head, recipe.imbalance.params)
     return network
 
 
@@ -134,12 +151,14 @@ def run_one(
     watcher: Watcher,
     at_once: int = 1,
     notes: Sequence[str] = (),
+    after: Stage | None = None,
 ) -> RunRecord:
     """The stored record of a finished run; training goes on from the checkpoint if there is one.
 
     Args:
         at_once: how many runs share the device, which the record must say: its speeds are not those of one alone.
         notes: what else the record must say.
+        after: the run that this one goes on from, if there is one.
 
     Raises:
         InputError: the data are not those of the spec, or have no test split.
@@ -149,8 +168,6 @@ def run_one(
         raise InputError(f"{spec.id}: the data have fingerprint {dataset.fingerprint}, not {spec.data.fingerprint}")
     if dataset.test is None:
         raise InputError(f"{dataset.name} has no test split: nothing could be reported")
-    if spec.tta != "none":
-        return _look_again(spec, dataset, store, device_name)
     start = time.perf_counter()
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
@@ -161,7 +178,7 @@ def run_one(
         # the probe's candidates need more than the run, whose peak is recorded
         torch.cuda.reset_peak_memory_stats(device)
     watcher.on_note(f"computes in {choice}")
-    prepared = set_up(spec, dataset, choice.arithmetic)
+    prepared = (set_up if after is None else after.set_up)(spec, dataset, choice.arithmetic)
     trainer = prepared.trainer
     fitted = fit(trainer, prepared.validate, checkpoint, watcher)
     this_sitting = time.perf_counter() - start
@@ -181,8 +198,8 @@ def run_one(
         finished_at=utc_now(),
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
-        scores=_scores(predictions, dataset),
-        cost=_cost(prepared, fitted, this_sitting),
+        scores=scores_of(predictions, dataset),
+        cost=_cost(prepared, fitted, this_sitting, after),
         environment=environment,
         arithmetic=ArithmeticUsed(
             precision=choice.arithmetic.name,
@@ -191,73 +208,37 @@ def run_one(
         ),
         notes=[*dataset.notes, *notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
     )
-    _write_weights(store, spec, trainer.network)
+    write_weights(store, spec, trainer.network)
     store.write_run(record, predictions)
     checkpoint.path.unlink(missing_ok=True)
     return record
 
 
-def _cost(prepared: Prepared, fitted: Fitted, this_sitting: float) -> Cost:
+def _cost(prepared: Prepared, fitted: Fitted, this_sitting: float, after: Stage | None) -> Cost:
     spec, trainer = prepared.spec, prepared.trainer
     # before the speed of inference is measured, which takes memory of its own
     peak = peak_memory_bytes(trainer.arithmetic.device)
     parameters, macs = count_cost(spec.recipe.model, len(prepared.dataset.classes))
     train_seconds = sum(e.seconds for e in fitted.history)
+    before = (0.0, 0.0) if after is None else (after.cost.train_seconds, after.cost.total_seconds)
     return Cost(
-        train_seconds=train_seconds,
-        total_seconds=max(fitted.elapsed, this_sitting),
+        train_seconds=before[0] + train_seconds,
+        total_seconds=before[1] + max(fitted.elapsed, this_sitting),
         images_per_second=sum(e.seconds * e.images_per_second for e in fitted.history) / train_seconds,
         peak_memory_bytes=peak,
         parameters=parameters,
         macs=macs,
-        inference=_throughput(trainer.network, spec, trainer.arithmetic),
+        inference=throughput_of(trainer.network, spec, trainer.arithmetic),
     )
 
 
-def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str) -> RunRecord:
-    """The stored record of a trained run's weights with test-time augmentation; all but scores and speed is that run's.
-
-    Raises:
-        InputError: the run is not done, or its weights are not there.
-    """
-    from safetensors.torch import load_file
-
-    assert dataset.test is not None
-    start, trained = time.perf_counter(), spec.trained
-    weights = store.folder(trained) / WEIGHTS
-    if not (store.is_done(trained) and weights.is_file()):
-        raise InputError(f"{trained.id}: its weights are not here (git leaves them out): train it again with --redo")
-    record, device = store.record(trained), choose_device(device_name)
-    used = record.arithmetic
-    arithmetic = Arithmetic(device, used.precision, used.channels_last) if used else Arithmetic(device, "fp32")
-    # weights that the file replaces need not be fetched
-    scratch = spec.recipe.model.model_copy(update={"init": "scratch"})
-    network = build_network(spec.recipe.model_copy(update={"model": scratch}), len(dataset.classes))
-    network.load_state_dict(load_file(weights))
-    views = Views(network, view_maps(spec.tta)).to(device).to(memory_format=arithmetic.memory_format)
-    splits = (("val", dataset.val), ("test", dataset.test))
-    predictions = [_predict(views, spec.recipe, dataset, arithmetic, name, split) for name, split in splits]
-    assert record.cost is not None
-    cost = record.cost.model_copy(
-        update={
-            "macs": record.cost.macs * len(views.maps),
-            "total_seconds": record.cost.total_seconds + time.perf_counter() - start,
-            "peak_memory_bytes": peak_memory_bytes(device),
-            "inference": _throughput(views, spec, arithmetic),
-        }
-    )
-    note = f"weights of {trained.id}, averaged over {len(views.maps)} views ({spec.tta})"
-    here = Environment(**describe(device))
-    looked = derived_record(record, spec, _scores(predictions, dataset), note, cost=cost, environment=here)
-    store.write_run(looked, predictions)
-    return looked
-
-
-def _scores(predictions: list[Predictions], dataset: Dataset) -> dict[str, Scores]:
+def scores_of(predictions: list[Predictions], dataset: Dataset) -> dict[str, Scores]:
+    """The scores of val and test, and of the test images without a twin."""
     return {p.split: score(p) for p in predictions} | clean_scores(predictions[1], clean_test(dataset))
 
 
-def _throughput(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> list[Throughput]:
+def throughput_of(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> list[Throughput]:
+    """How fast a run's network is at inference."""
     return [
         Throughput(batch_size=b, images_per_second=rate, rounds=rounds)
         for b, rate, rounds in measure_throughput(network, spec.recipe.model.input_size, arithmetic)
@@ -288,7 +269,8 @@ def _arithmetic_note(spec: RunSpec, arithmetic: Arithmetic) -> list[str]:
     return [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
 
 
-def _write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:
+def write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:
+    """Store a run's weights."""
     from safetensors.torch import save
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}

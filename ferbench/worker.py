@@ -108,6 +108,7 @@ def _hear_parent(answers: SimpleQueue[str]) -> None:
 
 
 def _do(job: Job, events: _Events) -> bool:
+    from ferbench.again import run_again
     from ferbench.environment import choose_device, describe, keep_freed_memory
     from ferbench.errors import InputError
     from ferbench.estimate import estimate_seconds
@@ -144,7 +145,8 @@ def _do(job: Job, events: _Events) -> bool:
             store.forget_checkpoint(job.spec)
         events.tell("started", environment=here.model_dump())
         try:
-            run_one(job.spec, _data_of(job), store, job.device, events, job.at_once, job.notes)
+            run = run_one if job.spec.source == job.spec else run_again
+            run(job.spec, _data_of(job), store, job.device, events, job.at_once, job.notes)
         except Exception as error:
             traceback.print_exc()
             store.write_record(failed_record(job.spec, reason_of(error), here))

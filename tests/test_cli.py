@@ -18,7 +18,7 @@ def test_help_names_the_commands(ferbench):
         ("models", ["plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm:NAME"]),
         ("strategies", ["none", "inverse", "effective_number", "balanced_sampling", "focal", "logit_adjusted"]),
         ("recipes", ["plain_cnn", "timm"]),
-        ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "nll", "brier", "ece"]),
+        ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "rarest_f1", "nll", "brier", "ece"]),
         ("protocols", ["official", "official-clean", "folder", "stratified-naive", "oracle"]),
     ],
 )

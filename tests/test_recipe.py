@@ -29,6 +29,7 @@ from ferbench.inputs import (
     validated,
 )
 from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
+from ferbench.runner import build_network
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.treatment import Treatment
 
@@ -152,8 +153,13 @@ def test_every_knob_is_used_and_no_other(name):
     treatment.loss(9, 10)
     treatment.image_weights(9, 10)
     treatment.mixing(torch.device("cpu"))
-    if STRATEGIES[name].head:
+    network = build_network(load_recipe("plain_cnn", strategy=name), 3)
+    treatment.consistency(network, "head")
+    if STRATEGIES[name].head == "normalised":
         params["scale"]  # of the classifier's logits
+    if STRATEGIES[name].decoupled:
+        # of the second stage, which needs a finished run: tests/test_again.py
+        params.read |= {"stage", "lr", "most", "power"} & set(params)
     if STRATEGIES[name].posthoc:
         module, function = STRATEGIES[name].posthoc.split(":")
         labels = np.array([0, 1, 2], np.uint8)

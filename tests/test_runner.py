@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ferbench import environment as environment_module
+from ferbench.again import run_again
 from ferbench.data.dataset import Dataset, image_ids
 from ferbench.data.protocol import divide
 from ferbench.data.synthetic import generate
@@ -199,7 +200,7 @@ def test_other_views_of_a_run_are_a_run_of_their_own(run, drawn, monkeypatch):
     monkeypatch.setattr(throughput, "TIMED_SECONDS", 0.0)
     monkeypatch.setattr(throughput, "WARMUP_SECONDS", 0.0)
     flipped = spec.model_copy(update={"tta": "flip"})
-    record = run_one(flipped, drawn, store, "cpu", Nobody())
+    record = run_again(flipped, drawn, store, "cpu", Nobody())
     assert store.is_done(flipped) and store.is_done(spec)
     assert record.id == flipped.id != spec.id and "-flip-" in record.id
     # an image and its mirror image: the same network, trained once, which does twice the work
@@ -222,10 +223,10 @@ def test_views_of_a_run_whose_weights_are_gone(run, drawn, tmp_path):
     elsewhere = Store(tmp_path)
     flipped = spec.model_copy(update={"tta": "ten-crop"})
     with pytest.raises(InputError, match=f"{spec.id}: its weights are not here .* train it again with --redo"):
-        run_one(flipped, drawn, elsewhere, "cpu", Nobody())
+        run_again(flipped, drawn, elsewhere, "cpu", Nobody())
     elsewhere.write_run(record, [])
     with pytest.raises(InputError, match="its weights are not here"):
-        run_one(flipped, drawn, elsewhere, "cpu", Nobody())
+        run_again(flipped, drawn, elsewhere, "cpu", Nobody())
 
 
 def test_views_take_longer_to_estimate_than_one_look_and_less_than_training(drawn):

@@ -91,6 +91,14 @@ def _weighted_f1(sums: Array) -> Array:
     return (f1s(counts) * counts.sum(-1)).sum(-1) / sums[..., 0]
 
 
+def _rarest_f1(sums: Array) -> Array:
+    counts = confusions(sums)
+    images = counts.sum(-1)
+    # stratified resamples leave every class its number of images, so this is one class in all of them
+    rarest = np.argmin(np.where(images > 0, images, np.inf), -1)
+    return np.take_along_axis(f1s(counts), rarest[..., None], -1)[..., 0]
+
+
 def _with_count(values: Array) -> Array:
     return np.column_stack([np.ones(len(values)), values])
 
@@ -141,6 +149,14 @@ METRICS: Registry[Metric] = Registry(
             ("balanced_accuracy", "balanced accuracy", "mean recall over classes", True, confusion_terms, _balanced),
             ("macro_f1", "macro-F1", "mean F1 over classes, each class alike", True, confusion_terms, _macro_f1),
             ("weighted_f1", "weighted F1", "mean F1 over classes, by support", True, confusion_terms, _weighted_f1),
+            (
+                "rarest_f1",
+                "F1 of the rarest class",
+                "F1 of the class with the fewest images",
+                True,
+                confusion_terms,
+                _rarest_f1,
+            ),
             ("nll", "NLL", "mean negative log-likelihood of the true class, nats", False, _nll_terms, _mean),
             ("brier", "Brier score", "mean squared distance from the truth, 0 to 2", False, _brier_terms, _mean),
             ("ece", "ECE", _BINS, False, _ece_terms, _ece),

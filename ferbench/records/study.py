@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ferbench.recipe import Budget, DataKey, Recipe, flat_fields
+from ferbench.inputs import flat_fields
+from ferbench.recipe import Budget, DataKey, Recipe
 from ferbench.records.record import Environment
 
 SCHEMA_VERSION: Final = 1

@@ -14,7 +14,7 @@ from ferbench.errors import InputError
 from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, same_images
-from ferbench.evaluation.statistics import Draws, Interval, compare, groups, holm, rank_intervals, resample
+from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, groups, holm, rank_intervals, resample
 
 if TYPE_CHECKING:
     from ferbench.records.store import Store
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ERROR_RATE = 0.05
 """Of any pair of a track that is told apart: the chance that one of them is not different, by Holm's correction."""
+
+GAINS = ("accuracy", "macro_f1", "rarest_f1", "ece")
+"""What an imbalance strategy is judged by."""
 
 WEIGHED = 100
 """Entries of a track, from the best, that are weighed: those that tables show."""
@@ -52,6 +55,8 @@ class Evidence:
     group: str
     """Letters; entries of a track that share one cannot be told apart by accuracy."""
     calibration: Calibration
+    gains: dict[str, Comparison]
+    """Metric of GAINS -> the entry less its own model and recipe without a strategy; empty where there is none."""
 
 
 def weigh_all(board: Leaderboard, store: Store) -> Leaderboard:
@@ -72,16 +77,24 @@ def weigh(track: Track, store: Store) -> Track:
     draws = resample([p["test"] for p in found.values()], [trainings[slug] for slug in found])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     letters = groups(len(draws), separable(draws))
+    families = {e.slug: e.family for e in track.entries}
+    without = {e.slug for e in track.entries if e.strategy == "none"}
+    plain = {families[slug]: own for slug, own in zip(found, draws, strict=True) if slug in without}
     evidence = {
         slug: Evidence(
             intervals={m: draws[i].interval(m) for m in METRICS.names},
             ranks=ranks[i],
             group=letters[i],
             calibration=_calibration(**predictions),
+            gains=_gains(draws[i], plain.get(families[slug]) if slug not in without else None),
         )
         for i, (slug, predictions) in enumerate(found.items())
     }
     return replace(track, entries=tuple(replace(e, evidence=evidence.get(e.slug)) for e in track.entries))
+
+
+def _gains(own: Draws, plain: Draws | None) -> dict[str, Comparison]:
+    return {} if plain is None else {metric: compare(own, plain, metric) for metric in GAINS}
 
 
 def separable(draws: Sequence[Draws]) -> set[tuple[int, int]]:

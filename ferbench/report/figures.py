@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from ferbench.records.record import EpochRow, RunRecord
 from ferbench.report.canvas import blank, png, style
-from ferbench.report.diagrams import draw_confusion, draw_reliability
+from ferbench.report.diagrams import draw_confusion, draw_reliability, draw_strategies
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard, Track
 from ferbench.report.looks import Looks, looks_of
 from ferbench.report.placement import Box, free_box
+from ferbench.report.strategies import treated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Kind = Literal["curves", "parameters", "speed", "confusion", "reliability"]
+Kind = Literal["curves", "parameters", "speed", "strategies", "confusion", "reliability"]
 LEGEND_ABOVE = 12
 """With more entries than this, points are told apart by a legend: there is no room for a name at each."""
 ALL_DRAWN = 40
@@ -58,6 +59,9 @@ def figures(whole: Track) -> list[Figure]:
     if sized:
         found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized, which))
     found += _speed_figures(track, which)
+    held = tuple(e for entries in treated(whole).values() for e in entries)
+    if held:
+        found.append(Figure(f"{track.slug}-strategies.png", "strategies", held))
     weighed = tuple(e for e in whole.entries[:MATRICES] if e.evidence)
     if weighed:
         few = f" (the best {len(weighed)} of {n_all:,})" if len(weighed) < n_all else ""
@@ -89,6 +93,7 @@ def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
         "parameters": _draw_parameters,
         "speed": _draw_speed,
         "confusion": lambda track, figure, _: draw_confusion(track, figure.entries[0]),
+        "strategies": lambda track, figure, _: draw_strategies(replace(track, entries=figure.entries)),
         "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
     with style():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ferbench.data.protocol import PROTOCOLS
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
-from ferbench.report import claims
+from ferbench.report import claims, strategies
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
 from ferbench.report.commands import run_commands
 from ferbench.report.entries import Entry
@@ -70,6 +70,8 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
         yield from (f"{line}\n" for line in _remarks(track))
         yield from _images(whole, "curves", "parameters", "speed")
         yield f"### F1 by class\n\n{class_table(track)}\n"
+        yield from strategies.section(track)
+        yield from _images(whole, "strategies")
         yield from calibration(track)
         yield from _images(whole, "reliability")
         yield from _images(whole, "confusion")
@@ -225,6 +227,7 @@ def _caption(track: Track, figure: Figure) -> str:
         "curves": "learning curves",
         "parameters": "test accuracy against parameters",
         "speed": "test accuracy against inference speed",
+        "strategies": "what imbalance strategies change",
         "confusion": "confusion matrix",
         "reliability": "reliability",
     }[figure.kind]

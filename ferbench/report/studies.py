@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ferbench.evaluation.statistics import Comparison, compare, resample
-from ferbench.recipe import flat_fields
+from ferbench.inputs import flat_fields
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value

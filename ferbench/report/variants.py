@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ferbench.recipe import Recipe, flat_fields
+from ferbench.inputs import flat_fields
+from ferbench.recipe import Recipe
 
 ItemT = TypeVar("ItemT")
 

@@ -13,9 +13,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
-from ferbench.inputs import changed_recipe, known, read_toml, recipe_fields, shipped, strategy_defaults, validated
+from ferbench.inputs import (
+    changed_recipe,
+    flat_fields,
+    known,
+    read_toml,
+    recipe_fields,
+    shipped,
+    strategy_defaults,
+    validated,
+)
 from ferbench.models import check
-from ferbench.recipe import POSTHOC, Recipe, flat_fields
+from ferbench.recipe import POSTHOC, Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
 
 KNOB = "imbalance.params."

@@ -98,6 +98,7 @@ class Trainer:
         self.plateau = Plateau(recipe.schedule)
         self.mixing = treatment.mixing(arithmetic.device)
         self.treatment.watch(network.get_submodule(head))
+        self.consistency = treatment.consistency(network, head)
         self._forward = _compiled(network, arithmetic.device) if recipe.training.compile else network
         self.history: list[Epoch] = []
         self.best, self.rival = Best(), Best()
@@ -194,6 +195,8 @@ class Trainer:
             with self.arithmetic.autocast():
                 logits = self._forward(inputs)
             value = loss(logits, targets)
+            if self.consistency is not None:
+                value = value + self.consistency(self._forward, inputs, self.arithmetic)
             self.scaler.scale(value).backward()
             if clip:
                 self.scaler.unscale_(self.optimizer)

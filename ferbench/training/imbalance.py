@@ -1,4 +1,4 @@
-"""What can be done about rare classes: the STRATEGIES rows, and several of them as one. No torch here.
+"""What can be done about rare classes: the STRATEGIES rows. No torch here.
 
 `formulas` has the numbers, `losses` what is minimised, `treatment` when each part is at work. n_c is the number of
 training images of class c, N their sum, K the number of classes, pi_c = n_c / N.
@@ -7,11 +7,9 @@ training images of class c, N their sum, K the number of classes, pi_c = n_c / N
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from ferbench.errors import InputError
-from ferbench.recipe import AND
 from ferbench.registry import Registry
 from ferbench.training.formulas import (
     Counts,
@@ -50,10 +48,14 @@ class Strategy:
     """Whether sampling begins with every image once and becomes what it is with the last epoch."""
     influence: bool = False
     """Whether each image counts less the more it pulls at the decision."""
+    consistency: Callable[[Counts, Params], Vector] | None = None
+    """(counts, params) -> [K] class weights with which attention must be the same for mirror images."""
     mixing: Literal["", "remix", "cmo"] = ""
     """How images are mixed with an eye on their classes."""
-    head: Literal["", "normalised"] = ""
+    head: Literal["", "normalised", "scaled"] = ""
     """What stands in the classifier's place."""
+    decoupled: bool = False
+    """Whether it changes the classifier of a run without a strategy; names as in `recipe.DECOUPLED`."""
     posthoc: str = ""
     """"module:function" of (val predictions, counts, params) -> [K] shift of log-probabilities, for what is done after
     training; "" trains. Names of such rows begin with `recipe.POSTHOC`."""
@@ -67,61 +69,6 @@ class Strategy:
             "a loss with the class prior in it": self.adjusts_prior,
         }
         return [what for what, is_there in has.items() if is_there]
-
-
-def strategy_of(name: str) -> Strategy:
-    """The strategy of a name, or of several names with + between them ("ldam+drw").
-
-    Raises:
-        InputError: a name is unknown, or two parts do the same.
-    """
-    parts = [STRATEGIES[part] for part in name.split(AND)]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = _joined(whole, part)
-    return replace(whole, name=name)
-
-
-def _joined(a: Strategy, b: Strategy) -> Strategy:
-    both: dict[str, Any] = {
-        "title": f"{a.title} + {b.title}",
-        "paper": f"{a.paper}; {b.paper}",
-        "formula": f"{a.formula}; {b.formula}",
-    }
-    for part in (a, b):
-        if part.posthoc or part.name == "none":
-            raise InputError(f"strategy {a.name}{AND}{b.name}: {part.name} goes with no other")
-    for field in fields(Strategy)[4:]:
-        of_a, of_b = getattr(a, field.name), getattr(b, field.name)
-        if of_a and of_b:
-            raise InputError(f"strategy {a.name}{AND}{b.name}: both have {field.name.replace('_', ' ')} of their own")
-        both[field.name] = of_a or of_b
-    return Strategy(f"{a.name}{AND}{b.name}", **both)
-
-
-def select_strategies(patterns: str) -> list[Strategy]:
-    """The strategies that a comma list of names, globs and sums ("ldam+drw") picks, each once.
-
-    Raises:
-        InputError: a name is unknown, a glob picks nothing, or a sum makes no strategy.
-    """
-    words = [word.strip() for word in patterns.split(",")]
-    picked = [[strategy_of(w)] if AND in w else STRATEGIES.select([w]) for w in words if w]
-    rows = {row.name: row for group in picked for row in group}
-    return list(rows.values()) or STRATEGIES.select(patterns)
-
-
-def check_corrections(strategy: Strategy) -> None:
-    """Refuse to make up twice for how frequent classes are.
-
-    Raises:
-        InputError: it does.
-    """
-    if len(strategy.corrections) > 1:
-        raise InputError(
-            f"strategy {strategy.name} corrects twice, by {' and by '.join(strategy.corrections)}: rare classes would "
-            "be favoured, not balanced (--allow-double-correction runs it)"
-        )
 
 
 STRATEGIES: Registry[Strategy] = Registry(
@@ -256,6 +203,15 @@ STRATEGIES: Registry[Strategy] = Registry(
             _LOSSES + "label_aware_smoothed",
         ),
         Strategy(
+            "mek",
+            "mining extra knowledge",
+            "Zhang et al. 2023, arXiv 2310.19636",
+            "smoothing shared out by w_c, plus sum_c w_c |M_c - mirrored M_c of the mirror image|^2, M attention",
+            _LOSSES + "rebalanced_smoothed",
+            adjusts_prior=True,
+            consistency=effective_number_weights,
+        ),
+        Strategy(
             "remix",
             "Remix",
             "Chou et al. 2020, arXiv 2007.03943",
@@ -268,6 +224,30 @@ STRATEGIES: Registry[Strategy] = Registry(
             "Park et al. 2022, arXiv 2112.00412",
             "CutMix of patches of images drawn in proportion to n_c^power per class onto the batch",
             mixing="cmo",
+        ),
+        Strategy(
+            "crt",
+            "classifier re-training",
+            "Kang et al. 2020, arXiv 1910.09217",
+            "a fresh classifier on the frozen backbone of the run without a strategy, classes drawn by n_c^power",
+            sampling=power_probabilities,
+            decoupled=True,
+        ),
+        Strategy(
+            "lws",
+            "learnable weight scaling",
+            "Kang et al. 2020, arXiv 1910.09217",
+            "f_c w_c, only f learned, on the frozen run without a strategy, classes drawn by n_c^power",
+            sampling=power_probabilities,
+            head="scaled",
+            decoupled=True,
+        ),
+        Strategy(
+            "tau_norm",
+            "tau-normalised classifier",
+            "Kang et al. 2020, arXiv 1910.09217",
+            "w_c / |w_c|^tau of the run without a strategy, without biases, tau chosen on val",
+            decoupled=True,
         ),
         Strategy(
             "posthoc_logit_adjustment",

@@ -14,7 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ferbench.training.formulas import Counts, Params, log_prior, margins, smoothing_by_class
+from ferbench.training.formulas import (
+    Counts,
+    Params,
+    effective_number_weights,
+    log_prior,
+    margins,
+    smoothing_by_class,
+)
 
 Terms = Callable[[Tensor], Tensor]
 """logits [N, K] float32 -> [N, K]."""
@@ -147,6 +154,19 @@ def seesaw(counts: Counts, params: Params) -> Terms:
         compensation = (q * (log_p[:, None, :] - log_p[:, :, None])).clamp_min(0)
         # [N, K, K]; class i against itself has factor 1
         return torch.logsumexp(logits[:, None, :] + fixed.like(logits) + compensation, 2) - logits
+
+    return terms
+
+
+def rebalanced_smoothed(counts: Counts, params: Params) -> Terms:
+    """Cross-entropy whose smoothing goes to the other classes by their weights (MEK, arXiv 2310.19636)."""
+    weights, eps = OnDevice(effective_number_weights(counts, params)), params["smoothing"]
+
+    def terms(logits: Tensor) -> Tensor:
+        surprise, w = _surprise(logits), weights.like(logits)
+        # sums over the classes but the one of the column
+        others = ((w * surprise).sum(1, keepdim=True) - w * surprise) / (w.sum() - w)
+        return (1 - eps) * surprise + eps * others
 
     return terms
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ferbench.errors import InputError
+from ferbench.training.attention import AttentionConsistency
 from ferbench.training.formulas import Counts, Params, Vector, power_probabilities
 from ferbench.training.imbalance import Strategy
 from ferbench.training.losses import InfluenceLoss, Loss, Terms, cross_entropy, mean_loss, weighted_loss
@@ -98,6 +99,13 @@ class Treatment:
                 loss.features = inputs[0].detach()
 
             classifier.register_forward_pre_hook(note)
+
+    def consistency(self, network: nn.Module, head: str) -> AttentionConsistency | None:
+        """What is added to the loss for how a network looks at images."""
+        weigh = self._strategy.consistency
+        if weigh is None:
+            return None
+        return AttentionConsistency(network, head, weigh(self._counts, self._params), self._params["weight"])
 
     def mixing(self, device: torch.device) -> Remix | Pasting | None:
         """How images are mixed with an eye on their classes."""

@@ -41,6 +41,8 @@ def test_scores_by_hand():
             "balanced_accuracy": (2 / 3 + 1) / 3,
             "macro_f1": (2 / 3 + 4 / 5) / 3,
             "weighted_f1": (3 * 2 / 3 + 2 * 4 / 5) / 6,
+            # of class 2, which has one image
+            "rarest_f1": 0.0,
             # confidence .9 throughout: right 4 times, else .9 on a wrong class and .05 on the true one
             "nll": -(4 * np.log(0.9) + 2 * np.log(0.05)) / 6,
             "brier": (4 * (0.1**2 + 2 * 0.05**2) + 2 * (0.9**2 + 0.95**2 + 0.05**2)) / 6,
@@ -48,6 +50,13 @@ def test_scores_by_hand():
             "ece": (4 * 0.1 + 2 * 0.9) / 6,
         }
     )
+
+
+def test_rarest_class_is_the_one_with_the_fewest_images_of_those_that_have_some():
+    # class 1 has one of five images and is found once too often: precision 1/2, recall 1
+    assert compute(predictions([0, 0, 1, 2, 2], [0, 1, 1, 2, 2]))["rarest_f1"] == pytest.approx(2 / 3)
+    # class 2 has none
+    assert compute(predictions([0, 0, 0, 1], [0, 0, 2, 1]))["rarest_f1"] == 1
 
 
 def test_class_that_is_never_present():

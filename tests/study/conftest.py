@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import pytest
 from ferbench.listener import Unheard
 from ferbench.records.study import Limit, TrialRow
 from ferbench.study.plan import StudyPlan, plan_studies
+from ferbench.study.read import row_of
 
 SPACE = """
 [space]
@@ -105,17 +110,81 @@ class Told(Unheard):
         self.waits.append(numbers)
 
 
+class Fake:
+    """The stand-in for the worker: what it is told to do, and what it did."""
+
+    def __init__(self, place: Path) -> None:
+        self._place, self._python = place, sys.executable
+        place.mkdir()
+        (place / "worker.py").write_text(FAKE_WORKER.format(place=str(place)))
+        self.program = place / "python"
+        self.program.write_text(f"#!/bin/sh\nexec {sys.executable} -S {place / 'worker.py'}\n")
+        self.program.chmod(0o755)
+
+    def order(self, text: str) -> None:
+        """Lines of "NUMBER EPOCH WORD"; see FAKE_WORKER."""
+        (self._place / "orders").write_text(text)
+
+    def told(self) -> list[list[str]]:
+        """The words of each line of its log."""
+        log = self._place / "log"
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    def trained(self) -> Counter[tuple[str, str]]:
+        """How often each epoch of each trial was trained."""
+        return Counter((number, epoch) for kind, number, epoch, *_ in self.told() if kind == "epoch")
+
+    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+        """The command line in a process of its own whose workers are stand-ins."""
+        code = (
+            f"import sys\nfrom ferbench.cli import main\nsys.executable = {str(self.program)!r}\n"
+            f"sys.argv = {['ferbench', *map(str, words)]!r}\nmain()"
+        )
+        return subprocess.Popen(
+            [self._python, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait for what another process does."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.05)
+
+
 @pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the stand-in for the worker, with its `orders` and its `log`."""
-    place = tmp_path / "fake"
-    place.mkdir()
-    (place / "worker.py").write_text(FAKE_WORKER.format(place=str(place)))
-    program = place / "python"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -S {place / 'worker.py'}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    return place
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    found = Fake(tmp_path / "fake")
+    monkeypatch.setattr(sys, "executable", str(found.program))
+    return found
+
+
+@pytest.fixture
+def ears() -> type[Told]:
+    """A kind of listener that remembers."""
+    return Told
+
+
+@pytest.fixture
+def words(study_file: Path, faces: Path) -> Callable[..., list[str | Path]]:
+    """The command line of the study that `planned` plans."""
+
+    def build(results: Path, trials: int, *more: str) -> list[str | Path]:
+        fixed = ["tune", "--models", study_file, "--data", faces, "--budget", "full", "--device", "cpu"]
+        return [*fixed, "--results", results, "--trials", str(trials), *more]
+
+    return build
+
+
+@pytest.fixture
+def rows() -> Callable[[StudyPlan], list[TrialRow]]:
+    """The trials of a study as its storage has them."""
+    return lambda plan: [row_of(t) for t in plan.ledger.trials()]
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import tomllib
 
 import pytest
 
-from ferbench.inputs import load_recipe
+from ferbench.inputs import flat_fields, load_recipe
 from ferbench.models import MAIN_MODELS
-from ferbench.recipe import flat_fields
 from ferbench.records.store import Store
 
 # on the command line, so that one `tune` after another goes on with the same studies

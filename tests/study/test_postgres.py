@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,6 @@ from optuna.trial import TrialState
 
 from ferbench.study.find import studies
 from ferbench.study.tune import tune
-from tests.study.conftest import Told
-from tests.study.test_tune import command, rows, start, told, trained, wait_until
 
 
 def _program(name: str) -> str | None:
@@ -56,7 +55,11 @@ def server() -> Iterator[str]:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_until(answers)
+        for _ in range(600):
+            if answers():
+                break
+            time.sleep(0.05)
+        assert answers(), "PostgreSQL did not start"
         yield f"postgresql+psycopg://ferbench@127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
@@ -76,11 +79,10 @@ def database(server: str, request: pytest.FixtureRequest) -> str:
     return f"{server}/{name}"
 
 
-def test_four_workers_of_two_machines(database, planned, study_file, faces, fake, tmp_path):
+def test_four_workers_of_two_machines(database, planned, fake, tmp_path, rows, words):
     """Each machine has a results folder of its own; no trial is lost or run twice."""
     machines = [
-        start(fake, *command(study_file, faces, tmp_path / f"machine{n}", 16, "--workers", "2", "--storage", database))
-        for n in range(2)
+        fake.start(*words(tmp_path / f"machine{n}", 16, "--workers", "2", "--storage", database)) for n in range(2)
     ]
     for machine in machines:
         _, err = machine.communicate(timeout=200)
@@ -88,7 +90,7 @@ def test_four_workers_of_two_machines(database, planned, study_file, faces, fake
     plan = planned(16, storage=database)
     found = rows(plan)
     assert len(found) == 16 and {r.state for r in found} <= {"complete", "pruned"}
-    begun = Counter(words[1] for words in told(fake) if words[0] == "begin")
+    begun = Counter(words[1] for words in fake.told() if words[0] == "begin")
     assert begun == {str(r.number): 1 for r in found}
     assert found[0].params == plan.space.start
     # both worked, and both know it all
@@ -97,27 +99,27 @@ def test_four_workers_of_two_machines(database, planned, study_file, faces, fake
         assert record.trials == found
 
 
-def test_killed_worker_is_tried_again_from_its_checkpoint(database, planned, fake):
-    (fake / "orders").write_text("2 9 kill\n")
+def test_killed_worker_is_tried_again_from_its_checkpoint(database, planned, fake, rows, ears):
+    fake.order("2 9 kill\n")
     plan = planned(5, storage=database, workers=4)
-    tune(plan, Told())
+    tune(plan, ears())
     assert [(r.number, r.attempts) for r in rows(plan)][2] == (2, 2)
-    assert len(rows(plan)) == 5 and set(trained(fake).values()) == {1}
+    assert len(rows(plan)) == 5 and set(fake.trained().values()) == {1}
     assert len(plan.ledger.study.get_trials(states=(TrialState.FAIL,))) == 1
 
 
-def test_machine_that_dies_is_missed_and_its_trial_gone_on_with(database, planned, study_file, faces, fake, tmp_path):
-    (fake / "orders").write_text("1 6 sleep\n")
-    dying = start(fake, *command(study_file, faces, tmp_path / "results", 3, "--storage", database))
-    wait_until(lambda: ("1", "5") in trained(fake))
+def test_machine_that_dies_is_missed_and_its_trial_gone_on_with(database, planned, fake, tmp_path, rows, ears, words):
+    fake.order("1 6 sleep\n")
+    dying = fake.start(*words(tmp_path / "results", 3, "--storage", database))
+    fake.wait_until(lambda: ("1", "5") in fake.trained())
     # a heartbeat later than the one that it began with
     dying.kill()
     dying.communicate()
     plan = planned(3, storage=database, heartbeat_seconds=1)
-    tune(plan, ears := Told())
-    assert (1, 2) in ears.trials
+    tune(plan, heard := ears())
+    assert (1, 2) in heard.trials
     assert [r.attempts for r in rows(plan)] == [1, 2, 1]
-    assert set(trained(fake).values()) == {1}
+    assert set(fake.trained().values()) == {1}
 
 
 def test_without_the_server(database, planned):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,26 +14,11 @@ from optuna.trial import TrialState
 from ferbench.errors import InputError
 from ferbench.records.study import TrialRow, best_of
 from ferbench.study.audit import finish_pruned
-from ferbench.study.plan import StudyPlan
-from ferbench.study.read import read_study, row_of
+from ferbench.study.read import read_study
 from ferbench.study.storage import JOURNAL, open_journal
 from ferbench.study.tune import tune
-from tests.study.conftest import Told
 
 EPOCHS = 17
-
-
-def rows(plan: StudyPlan) -> list[TrialRow]:
-    return [row_of(t) for t in plan.ledger.trials()]
-
-
-def told(place: Path) -> list[list[str]]:
-    return [line.split() for line in (place / "log").read_text().splitlines()] if (place / "log").exists() else []
-
-
-def trained(place: Path) -> Counter[tuple[str, str]]:
-    """How often each epoch of each trial was trained."""
-    return Counter((number, epoch) for kind, number, epoch, *_ in told(place) if kind == "epoch")
 
 
 def final(row: TrialRow) -> float:
@@ -47,9 +29,9 @@ def final(row: TrialRow) -> float:
     return (0.7 - 0.1 * abs(math.log10(lr) + 2) - smoothing / 10) * (1 - 0.5**EPOCHS)
 
 
-def test_study_from_the_baseline_to_its_limit(planned, fake):
-    plan, ears = planned(8), Told()
-    tune(plan, ears)
+def test_study_from_the_baseline_to_its_limit(planned, fake, rows, ears):
+    plan, heard = planned(8), ears()
+    tune(plan, heard)
     found = rows(plan)
     assert [r.number for r in found] == list(range(8))
     assert found[0].params == plan.space.start
@@ -58,17 +40,17 @@ def test_study_from_the_baseline_to_its_limit(planned, fake):
     assert [r.values for r in done] == [[pytest.approx(final(r))] for r in done]
     assert best_of(found) == max(done, key=final)
     assert all(len(r.curve) == EPOCHS and r.best_epoch == EPOCHS for r in done)
-    assert [e.number for e in ears.ends] == list(range(8)) and ears.trials == [(n, 1) for n in range(8)]
+    assert [e.number for e in heard.ends] == list(range(8)) and heard.trials == [(n, 1) for n in range(8)]
     # asked again it has nothing to do, and with a higher limit it goes on
-    tune(planned(8), again := Told())
+    tune(planned(8), again := ears())
     assert again.trials == []
-    tune(planned(10), more := Told())
+    tune(planned(10), more := ears())
     assert more.trials == [(8, 1), (9, 1)]
 
 
-def test_hopeless_trials_are_pruned_after_the_warm_up_and_no_earlier(planned, fake):
+def test_hopeless_trials_are_pruned_after_the_warm_up_and_no_earlier(planned, fake, rows, ears):
     plan = planned(20)
-    tune(plan, Told())
+    tune(plan, ears())
     pruned = [r for r in rows(plan) if r.state == "pruned"]
     assert len(pruned) >= 3
     # after three trials, and 30 % of 17 epochs is 5
@@ -82,13 +64,13 @@ def test_hopeless_trials_are_pruned_after_the_warm_up_and_no_earlier(planned, fa
     assert max(record.importances["fanova"], key=record.importances["fanova"].get) == "optimizer.lr"
 
 
-def test_finished_pruned_trials_tell_what_was_missed(planned, fake):
+def test_finished_pruned_trials_tell_what_was_missed(planned, fake, rows, ears):
     plan = planned(12)
-    tune(plan, Told(), keep_pruned=True)
+    tune(plan, ears(), keep_pruned=True)
     pruned = [r for r in rows(plan) if r.state == "pruned"]
     assert pruned
-    before = trained(fake)
-    finish_pruned(plan, Told())
+    before = fake.trained()
+    finish_pruned(plan, ears())
     record = read_study(plan.name, plan.ledger)
     for row in pruned:
         (found,) = (t for t in record.trials if t.number == row.number)
@@ -96,26 +78,26 @@ def test_finished_pruned_trials_tell_what_was_missed(planned, fake):
         assert found.unpruned[: len(row.curve)] == row.curve
         assert found.unpruned[-1] == pytest.approx(final(row))
     # from the kept checkpoints: no epoch is trained twice
-    assert set(trained(fake).values()) == {1} and len(trained(fake)) > len(before)
-    finish_pruned(plan, again := Told())
+    assert set(fake.trained().values()) == {1} and len(fake.trained()) > len(before)
+    finish_pruned(plan, again := ears())
     assert again.trials == []
 
 
-def test_same_seed_same_study(planned, fake, tmp_path):
+def test_same_seed_same_study(planned, fake, tmp_path, rows, ears):
     first, second = planned(9), planned(9, results=tmp_path / "other")
     for plan in (first, second):
-        tune(plan, Told())
+        tune(plan, ears())
     assert [r.params for r in rows(first)] == [r.params for r in rows(second)]
 
 
-def test_killed_worker_costs_its_trial_an_epoch(planned, fake):
-    (fake / "orders").write_text("2 9 kill\n4 1 kill\n")
-    plan, ears = planned(7), Told()
-    tune(plan, ears)
+def test_killed_worker_costs_its_trial_an_epoch(planned, fake, rows, ears):
+    fake.order("2 9 kill\n4 1 kill\n")
+    plan, heard = planned(7), ears()
+    tune(plan, heard)
     assert len(rows(plan)) == 7 and "failed" not in {r.state for r in rows(plan)}
-    assert Counter(a for _, a in ears.trials) == {1: 7, 2: 2}
+    assert Counter(a for _, a in heard.trials) == {1: 7, 2: 2}
     # gone on with from the checkpoint: no epoch twice, none left out
-    assert set(trained(fake).values()) == {1}
+    assert set(fake.trained().values()) == {1}
     killed = {r.number: r for r in rows(plan) if r.attempts == 2}
     assert set(killed) == {2, 4} and len(killed[2].curve) == EPOCHS
     # in the storage the attempt that was killed has failed
@@ -123,25 +105,25 @@ def test_killed_worker_costs_its_trial_an_epoch(planned, fake):
     assert len(failed) == 2
     # and what came of it all is what an undisturbed study finds
     undisturbed = planned(7, results=plan.store.root.parent / "undisturbed")
-    (fake / "orders").unlink()
-    tune(undisturbed, Told())
+    fake.order("")
+    tune(undisturbed, ears())
     assert [(r.params, r.values) for r in rows(plan)] == [(r.params, r.values) for r in rows(undisturbed)]
 
 
-def test_what_kills_its_worker_again_and_again_fails(planned, fake):
-    (fake / "orders").write_text("1 2 kill-always\n")
-    plan, ears = planned(3), Told()
-    tune(plan, ears)
+def test_what_kills_its_worker_again_and_again_fails(planned, fake, rows, ears):
+    fake.order("1 2 kill-always\n")
+    plan, heard = planned(3), ears()
+    tune(plan, heard)
     row = rows(plan)[1]
     assert row.state == "failed" and row.attempts == 3
     assert row.reason == "the worker was killed by signal 9 (out of memory?), 3 times"
     assert [r.state for r in rows(plan) if r.number != row.number] == ["complete", "complete"]
 
 
-def test_failure_is_a_failed_trial_and_divergence_a_bad_one(planned, fake):
-    (fake / "orders").write_text("1 1 fail\n2 1 diverge\n")
+def test_failure_is_a_failed_trial_and_divergence_a_bad_one(planned, fake, rows, ears):
+    fake.order("1 1 fail\n2 1 diverge\n")
     plan = planned(4)
-    tune(plan, Told())
+    tune(plan, ears())
     states = [(r.state, r.reason) for r in rows(plan)][1:3]
     assert states == [
         ("failed", "ValueError: no such layer"),
@@ -150,20 +132,20 @@ def test_failure_is_a_failed_trial_and_divergence_a_bad_one(planned, fake):
     assert len(rows(plan)) == 4
 
 
-def test_refused_device_ends_the_study_and_hands_the_trial_back(planned, fake):
-    (fake / "orders").write_text("0 1 refuse\n")
+def test_refused_device_ends_the_study_and_hands_the_trial_back(planned, fake, rows, ears):
+    fake.order("0 1 refuse\n")
     plan = planned(2)
     with pytest.raises(InputError, match="cuda:9"):
-        tune(plan, Told())
+        tune(plan, ears())
     assert [(r.number, r.state, r.attempts) for r in rows(plan)] == [(0, "waiting", 1)]
-    tune(planned(2), Told())
+    tune(planned(2), ears())
     assert [r.state for r in rows(plan)] == ["complete", "complete"]
 
 
-def test_interrupt_hands_trials_back(planned, fake):
+def test_interrupt_hands_trials_back(planned, fake, rows, ears):
     plan = planned(5, workers=2)
 
-    class Impatient(Told):
+    class Impatient(ears):
         def on_trial_epoch(self, number, row):
             if number == 2 and row["epoch"] == 7:
                 raise KeyboardInterrupt
@@ -171,20 +153,20 @@ def test_interrupt_hands_trials_back(planned, fake):
     with pytest.raises(KeyboardInterrupt):
         tune(plan, Impatient())
     assert not plan.ledger.study.get_trials(states=(TrialState.RUNNING,))
-    pids = [int(words[2]) for words in told(fake) if words[0] == "begin"]
+    pids = [int(words[2]) for words in fake.told() if words[0] == "begin"]
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    tune(planned(5), ears := Told())
-    assert (2, 1) in ears.trials
+    tune(planned(5), heard := ears())
+    assert (2, 1) in heard.trials
     assert [r.attempts for r in rows(plan)] == [1] * 5
     # seven epochs of trial 2 were trained, and are not again; the eighth may have begun
-    assert all(count == 1 for (_, epoch), count in trained(fake).items() if int(epoch) <= 7)
+    assert all(count == 1 for (_, epoch), count in fake.trained().items() if int(epoch) <= 7)
 
 
-def test_as_many_at_once_as_asked_for(planned, fake):
+def test_as_many_at_once_as_asked_for(planned, fake, rows, ears):
     plan = planned(8, workers=4)
-    tune(plan, Told())
+    tune(plan, ears())
     assert len(rows(plan)) == 8 and {r.attempts for r in rows(plan)} == {1}
-    times = [(float(words[-1]), 1 if words[0] == "begin" else -1) for words in told(fake) if words[0] != "epoch"]
+    times = [(float(words[-1]), 1 if words[0] == "begin" else -1) for words in fake.told() if words[0] != "epoch"]
     at_once = [sum(step for when, step in times if when <= now) for now, _ in times]
     assert 2 <= max(at_once) <= 4
 
@@ -192,9 +174,9 @@ def test_as_many_at_once_as_asked_for(planned, fake):
 @pytest.mark.parametrize(
     ("unit", "amount", "least", "most"), [("epochs", 60, 60, 60 + EPOCHS - 1), ("seconds", 1, 1, 9)]
 )
-def test_other_units_of_the_limit(planned, fake, unit, amount, least, most):
+def test_other_units_of_the_limit(planned, fake, unit, amount, least, most, rows, ears):
     plan = planned(amount, unit=unit)
-    tune(plan, Told())
+    tune(plan, ears())
     found = rows(plan)
     spent = sum(len(r.curve) for r in found) if unit == "epochs" else sum(r.seconds for r in found)
     assert least <= round(spent + 0.05, 1) and spent <= most
@@ -203,67 +185,33 @@ def test_other_units_of_the_limit(planned, fake, unit, amount, least, most):
 # several processes
 
 
-SCRIPT = """
-import sys
-from ferbench.cli import main
-sys.executable = {program!r}
-sys.argv = ["ferbench", *{words!r}]
-main()
-"""
-
-
-def start(fake: Path, *words: str | Path) -> subprocess.Popen[str]:
-    """The command line in a process of its own whose workers are the stand-in."""
-    python = (fake / "python").read_text().split()[2]
-    code = SCRIPT.format(program=str(fake / "python"), words=[str(w) for w in words])
-    return subprocess.Popen(
-        [python, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-def command(study_file: Path, faces: Path, results: Path, trials: int, *more: str) -> list[str | Path]:
-    fixed = ["tune", "--models", study_file, "--data", faces, "--budget", "full", "--device", "cpu"]
-    return [*fixed, "--results", results, "--trials", str(trials), *more]
-
-
-def test_killed_process_is_gone_on_with(planned, study_file, faces, fake, tmp_path):
-    (fake / "orders").write_text("1 6 sleep\n")
-    words = command(study_file, faces, tmp_path / "results", 4)
-    process = start(fake, *words)
-    wait_until(lambda: ("1", "5") in trained(fake))
+def test_killed_process_is_gone_on_with(planned, fake, tmp_path, rows, words):
+    fake.order("1 6 sleep\n")
+    line = words(tmp_path / "results", 4)
+    process = fake.start(*line)
+    fake.wait_until(lambda: ("1", "5") in fake.trained())
     process.kill()
     process.communicate()
-    again = start(fake, *words)
+    again = fake.start(*line)
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert "trial 1, attempt 2" in err and "best val accuracy" in out
     plan = planned(4)
     assert [(r.state, r.attempts) for r in rows(plan)][:2] == [("complete", 1), ("complete", 2)]
-    assert len(rows(plan)) == 4 and set(trained(fake).values()) == {1}
+    assert len(rows(plan)) == 4 and set(fake.trained().values()) == {1}
 
 
-def wait_until(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
-def test_processes_share_the_trials_of_a_journal(planned, study_file, faces, fake, tmp_path):
-    words = command(study_file, faces, tmp_path / "results", 12, "--workers", "2")
-    processes = [start(fake, *words) for _ in range(2)]
+def test_processes_share_the_trials_of_a_journal(planned, fake, tmp_path, rows, words):
+    line = words(tmp_path / "results", 12, "--workers", "2")
+    processes = [fake.start(*line) for _ in range(2)]
     for process in processes:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     plan = planned(12)
     assert [r.number for r in rows(plan)] == list(range(12))
     assert {r.attempts for r in rows(plan)} == {1}
-    assert set(trained(fake).values()) == {1}
-    assert Counter(words[1] for words in told(fake) if words[0] == "begin") == {str(n): 1 for n in range(12)}
+    assert set(fake.trained().values()) == {1}
+    assert Counter(words[1] for words in fake.told() if words[0] == "begin") == {str(n): 1 for n in range(12)}
 
 
 def test_a_living_process_keeps_its_trial(planned, fake):
@@ -280,13 +228,13 @@ def test_a_living_process_keeps_its_trial(planned, fake):
     assert (taken.slot, taken.attempt, taken.params, taken.seconds_before) == (1, 1, asked[1].params, 1.5)
 
 
-def test_line_torn_by_a_crash_is_cut_off(planned, fake):
+def test_line_torn_by_a_crash_is_cut_off(planned, fake, rows, ears):
     plan = planned(3)
-    tune(plan, Told())
+    tune(plan, ears())
     journal = plan.folder / JOURNAL
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code":4,"worker_id":"dead')
-    tune(planned(4), Told())
+    tune(planned(4), ears())
     assert [r.number for r in rows(planned(4))] == [0, 1, 2, 3]
     assert journal.read_bytes().startswith(whole)
     assert all(json.loads(line) for line in journal.read_text().splitlines())
@@ -295,15 +243,15 @@ def test_line_torn_by_a_crash_is_cut_off(planned, fake):
 # what a study is
 
 
-def test_changed_study_is_refused_or_forked(planned, fake, study_file):
-    tune(planned(2), Told())
+def test_changed_study_is_refused_or_forked(planned, fake, study_file, ears):
+    tune(planned(2), ears())
     study_file.write_text(study_file.read_text().replace("high = 0.1,", "high = 0.2,"))
     with pytest.raises(InputError) as caught:
         planned(2)
     assert "space.optimizer.lr.high = 0.1, not 0.2: --fork starts a new study" in str(caught.value)
     fork = planned(2, fork=True)
     assert fork.name == "plain_cnn-2"
-    tune(fork, Told())
+    tune(fork, ears())
     # the changed file now finds its own, also without being asked to fork, and so does the old one
     assert planned(2).name == "plain_cnn-2"
     study_file.write_text(study_file.read_text().replace("high = 0.2,", "high = 0.1,"))
@@ -342,9 +290,9 @@ def test_what_the_budget_decides_is_not_searched(faces, tmp_path):
     assert "budget quick sets batch_size = 32: it is not searched" in plan.notes
 
 
-def test_several_objectives_have_a_front_and_no_pruning(planned, fake):
+def test_several_objectives_have_a_front_and_no_pruning(planned, fake, ears):
     plan = planned(10, objectives=["macro_f1", "parameters"])
-    tune(plan, Told())
+    tune(plan, ears())
     record = read_study(plan.name, plan.ledger)
     assert {t.state for t in record.trials} == {"complete"}
     from ferbench.report.study_figures import front
@@ -366,19 +314,19 @@ def test_trials_are_dealt_out_to_devices(planned, fake):
     assert [j.device for j in jobs] == ["cpu", "cuda:1"]
 
 
-def test_journal_is_opened_by_others(planned, fake):
+def test_journal_is_opened_by_others(planned, fake, ears):
     """As optuna-dashboard does."""
     plan = planned(2)
-    tune(plan, Told())
+    tune(plan, ears())
     storage, _ = open_journal(plan.folder)
     (summary,) = optuna.get_all_study_summaries(storage)
     assert summary.study_name == plan.name and summary.n_trials == 2
 
 
-def test_stop_signal_ends_everything(planned, study_file, faces, fake, tmp_path):
-    (fake / "orders").write_text("1 3 sleep\n")
-    process = start(fake, *command(study_file, faces, tmp_path / "results", 4))
-    wait_until(lambda: ("1", "2") in trained(fake))
+def test_stop_signal_ends_everything(planned, fake, tmp_path, rows, words):
+    fake.order("1 3 sleep\n")
+    process = fake.start(*words(tmp_path / "results", 4))
+    fake.wait_until(lambda: ("1", "2") in fake.trained())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err

@@ -69,8 +69,8 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def test_every_strategy_learns(strategy, make_bench, train):
     history = train(make_bench({"training.epochs": 6}, strategy=strategy, n=60)).trainer.history
     # Seesaw counts mistakes harder the surer the network is, so its loss may rise while the network learns
-    # a weight that comes on makes another loss of it, and mixed images are never learned by heart
-    others = ("seesaw", "influence_balanced", "remix")
+    # a weight that comes on makes another loss of it, mixed images are never learned by heart, smoothing has a floor
+    others = ("seesaw", "influence_balanced", "remix", "mek")
     assert strategy in others or history[-1].train_loss < 0.8 * history[0].train_loss
     # half the images are of one class
     assert history[-1].val_accuracy > 0.8 and history[-1].val_macro_f1 > 0.8

@@ -8,7 +8,7 @@ from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.models import MAIN_MODELS, MODELS, head_name
 from ferbench.runner import build_network
-from ferbench.training.heads import NormalisedLinear, normalise_head
+from ferbench.training.heads import NormalisedLinear, ScaledLinear, replace_head
 
 
 def test_logits_are_cosines_times_the_scale():
@@ -27,7 +27,20 @@ def test_every_model_can_have_one(name):
     assert logits.shape == (2, 7) and logits.abs().max() <= 30.001
 
 
+def test_factors_of_one_change_nothing_and_weights_do_not_learn():
+    linear = nn.Linear(3, 2)
+    head = ScaledLinear(linear)
+    inputs = torch.randn(4, 3)
+    torch.testing.assert_close(head(inputs), linear(inputs))
+    assert [name for name, _ in head.named_parameters()] == ["factor"]
+    with torch.no_grad():
+        head.factor.copy_(torch.tensor([2.0, 0.0]))
+    # the biases stay
+    expected = torch.stack([2 * (linear(inputs)[:, 0] - linear.bias[0]) + linear.bias[0], linear.bias[1].expand(4)], 1)
+    torch.testing.assert_close(head(inputs), expected)
+
+
 def test_network_without_a_linear_classifier():
     network = nn.Sequential(nn.Conv2d(1, 7, 3), nn.Flatten())
     with pytest.raises(InputError, match="'0' of this network has none"):
-        normalise_head(network, "0", 30.0)
+        replace_head(network, "0", "normalised", {"scale": 30.0})

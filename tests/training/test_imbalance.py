@@ -15,8 +15,9 @@ from ferbench.training.formulas import (
     repeat_factor_probabilities,
     smoothing_by_class,
 )
-from ferbench.training.imbalance import STRATEGIES, check_corrections, select_strategies, strategy_of
+from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.losses import InfluenceLoss
+from ferbench.training.sums import check_corrections, select_strategies, strategy_of
 from ferbench.training.treatment import Treatment
 
 TRAIN = np.array(FER2013_COUNTS["train"])

@@ -86,6 +86,19 @@ def label_aware(head: float, tail: float) -> Callable[[Array, Array], float]:
     return loss
 
 
+def rebalanced(eps: float, weights: Array) -> Callable[[Array, Array], float]:
+    def loss(z: Array, t: Array) -> float:
+        log_p, total = log_softmax(z), 0.0
+        for i in range(K):
+            others = [j for j in range(K) if j != i]
+            label = np.eye(K)[i] * (1 - eps)
+            label[others] = eps * weights[others] / weights[others].sum()
+            total -= (t[:, i] * (label * log_p).sum(1)).sum()
+        return total / len(z)
+
+    return loss
+
+
 def with_margins(largest: float, scale: float) -> Callable[[Array, Array], float]:
     delta = largest * COUNTS**-0.25 / COUNTS.min() ** -0.25
 
@@ -143,6 +156,12 @@ CASES: list[tuple[str, dict[str, float], Callable[[Array, Array], float]]] = [
     ("drs", {"power": 0.0, "start": 0.8}, plain),
     ("ldam", {"max_margin": 0.5, "scale": 4.0}, with_margins(0.5, 4.0)),
     ("ldam", {"max_margin": 0.0, "scale": 4.0}, plain),
+    (
+        "mek",
+        {"smoothing": 0.3, "weight": 0.1, "beta": 0.95, "clip": 0.0},
+        rebalanced(0.3, 1 / (1 - 0.95**COUNTS)),
+    ),
+    ("mek", {"smoothing": 0.0, "weight": 0.0, "beta": 0.0, "clip": 0.0}, plain),
     ("influence_balanced", {"power": 1.0, "clip": 0.0, "start": 0.5}, influenced(1 / PRIOR)),
     ("influence_balanced", {"power": 0.0, "clip": 0.0, "start": 0.5}, influenced(np.ones(K))),
 ]

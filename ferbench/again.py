@@ -1,0 +1,190 @@
+"""What is made of a finished run's weights: other views of the images, and other classifiers on the frozen backbone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from ferbench.data.dataset import Dataset
+from ferbench.environment import Arithmetic, choose_device, describe, peak_memory_bytes, stream_seed
+from ferbench.errors import InputError
+from ferbench.evaluation.metrics import compute
+from ferbench.evaluation.predict import predict_logits
+from ferbench.evaluation.predictions import predictions_of
+from ferbench.evaluation.views import Views, view_maps
+from ferbench.models import MODELS, head_name
+from ferbench.records.record import Environment, RunRecord, derived_record
+from ferbench.records.store import Store
+from ferbench.runner import (
+    WEIGHTS,
+    Prepared,
+    Stage,
+    build_network,
+    predict_split,
+    run_one,
+    scores_of,
+    set_up,
+    throughput_of,
+    write_weights,
+)
+from ferbench.training.batches import Batches
+from ferbench.training.epochs import Watcher
+from ferbench.training.heads import last_linear, put, replace_head
+from ferbench.training.sums import strategy_of
+
+if TYPE_CHECKING:
+    from ferbench.recipe import Recipe, RunSpec
+
+TAUS = 31
+"""Values that are tried on val, from 0 to the most."""
+
+
+def run_again(
+    spec: RunSpec,
+    dataset: Dataset,
+    store: Store,
+    device_name: str,
+    watcher: Watcher,
+    at_once: int = 1,
+    notes: Sequence[str] = (),
+) -> RunRecord:
+    """The stored record of a run that starts from another one's weights; arguments as `runner.run_one`.
+
+    Raises:
+        InputError: that run is not done, or its weights are not there.
+    """
+    source = spec.source
+    if not (store.is_done(source) and (store.folder(source) / WEIGHTS).is_file()):
+        raise InputError(f"{source.id}: its weights are not here (git leaves them out): train it again with --redo")
+    if spec.tta != "none":
+        return _look_again(spec, dataset, store, device_name)
+    if spec.recipe.imbalance.strategy == "tau_norm":
+        return _tau_normalise(spec, dataset, store, device_name)
+    cost = store.record(source).cost
+    assert cost is not None
+    epochs = _stage_epochs(spec)
+    told = f"{epochs} epochs of the classifier alone on the frozen backbone of {source.id}"
+    after = Stage(partial(_set_up_again, store=store), cost)
+    return run_one(spec, dataset, store, device_name, watcher, at_once, [*notes, told], after)
+
+
+def _stage_epochs(spec: RunSpec) -> int:
+    return max(1, round(spec.recipe.imbalance.params["stage"] * spec.epochs))
+
+
+def _set_up_again(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, *, store: Store) -> Prepared:
+    """The source's network with a classifier that learns alone: drawn afresh (cRT) or scaled (LWS)."""
+    epochs, params = _stage_epochs(spec), spec.recipe.imbalance.params
+    network = _loaded(spec, spec.source, store, len(dataset.classes))
+    if spec.recipe.imbalance.strategy == "crt":
+        torch.manual_seed(stream_seed(spec.seed, "classifier"))
+        last_linear(network, head_name(MODELS[spec.recipe.model.name], network))[1].reset_parameters()
+    stage = {"freeze_epochs": epochs, "freeze_lr": params["lr"], "freeze_norm": True}
+    still = {"start_size": 0, "patience": 0, "ema_decay": 0.0}
+    training = spec.recipe.training.model_copy(update={**stage, **still})
+    staged = spec.model_copy(
+        update={
+            "recipe": spec.recipe.model_copy(update={"training": training}),
+            "budget": spec.budget.model_copy(update={"epochs": epochs}),
+        }
+    )
+    return set_up(staged, dataset, arithmetic, network=network)
+
+
+def _loaded(spec: RunSpec, source: RunSpec, store: Store, n_classes: int) -> nn.Module:
+    """The network of the source with its weights, and with the classifier that the run asks for."""
+    from safetensors.torch import load_file
+
+    def scratch(recipe: Recipe) -> Recipe:
+        # weights that the file replaces need not be fetched
+        return recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": "scratch"})})
+
+    network = build_network(scratch(source.recipe), n_classes)
+    network.load_state_dict(load_file(store.folder(source) / WEIGHTS))
+    own, had = (strategy_of(s.recipe.imbalance.strategy).head for s in (spec, source))
+    if own != had:
+        head = head_name(MODELS[spec.recipe.model.name], network)
+        replace_head(network, head, own, spec.recipe.imbalance.params)
+    return network
+
+
+def _arithmetic_of(record: RunRecord, device: torch.device) -> Arithmetic:
+    used = record.arithmetic
+    return Arithmetic(device, used.precision, used.channels_last) if used else Arithmetic(device, "fp32")
+
+
+def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str) -> RunRecord:
+    """The stored record of a run's weights with test-time augmentation; all but scores and speed is that run's."""
+    source, start = spec.source, time.perf_counter()
+    record, device = store.record(source), choose_device(device_name)
+    arithmetic = _arithmetic_of(record, device)
+    network = _loaded(spec, source, store, len(dataset.classes))
+    views = Views(network, view_maps(spec.tta)).to(device).to(memory_format=arithmetic.memory_format)
+    note = f"weights of {source.id}, averaged over {len(views.maps)} views ({spec.tta})"
+    return _stored(spec, dataset, store, record, views, arithmetic, note, start, len(views.maps))
+
+
+def _tau_normalise(spec: RunSpec, dataset: Dataset, store: Store, device_name: str) -> RunRecord:
+    """The stored record of a run whose class vectors were divided by a power of their length, which val chose."""
+    source, start = spec.source, time.perf_counter()
+    record, device = store.record(source), choose_device(device_name)
+    arithmetic = _arithmetic_of(record, device)
+    network = _loaded(spec, source, store, len(dataset.classes)).to(device)
+    network = network.to(memory_format=arithmetic.memory_format)
+    name, linear = last_linear(network, head_name(MODELS[spec.recipe.model.name], network))
+    weight = linear.weight.detach().double().cpu().numpy()
+    put(network, name, nn.Identity())
+    split = Batches.of(dataset.val, len(dataset.classes), spec.recipe.model, spec.recipe.training, arithmetic)
+    features = np.asarray(predict_logits(network, split.evaluation(spec.recipe.model.input_size), arithmetic))
+    lengths = np.linalg.norm(weight, axis=1, keepdims=True)
+    taus = np.linspace(0, spec.recipe.imbalance.params["most"], TAUS)
+    ids = [str(i) for i in range(len(features))]
+
+    def macro_f1(tau: float) -> float:
+        logits = (features @ (weight / lengths**tau).T).astype(np.float32)
+        return compute(predictions_of("val", dataset.classes, ids, dataset.val.labels, logits), "macro_f1")["macro_f1"]
+
+    tau = float(taus[int(np.argmax([macro_f1(t) for t in taus]))])
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weight / lengths**tau))
+        if linear.bias is not None:
+            linear.bias.zero_()
+    put(network, name, linear)
+    write_weights(store, spec, network)
+    note = f"class vectors of {source.id} divided by the power {tau:.2f} of their length, without biases, as val chose"
+    return _stored(spec, dataset, store, record, network, arithmetic, note, start)
+
+
+def _stored(
+    spec: RunSpec,
+    dataset: Dataset,
+    store: Store,
+    record: RunRecord,
+    network: nn.Module,
+    arithmetic: Arithmetic,
+    note: str,
+    start: float,
+    views: int = 1,
+) -> RunRecord:
+    """The stored record of a network made of a finished run's weights."""
+    assert dataset.test is not None and record.cost is not None
+    splits = (("val", dataset.val), ("test", dataset.test))
+    predictions = [predict_split(network, spec.recipe, dataset, arithmetic, name, split) for name, split in splits]
+    cost = record.cost.model_copy(
+        update={
+            "macs": record.cost.macs * views,
+            "total_seconds": record.cost.total_seconds + time.perf_counter() - start,
+            "peak_memory_bytes": peak_memory_bytes(arithmetic.device),
+            "inference": throughput_of(network, spec, arithmetic),
+        }
+    )
+    here = Environment(**describe(arithmetic.device))
+    made = derived_record(record, spec, scores_of(predictions, dataset), note, cost=cost, environment=here)
+    store.write_run(made, predictions)
+    return made
