@@ -1,4 +1,4 @@
-"""What twins on both sides of a naive split add to accuracy: runs under stratified-naive against those under stratified.
+"""What twins on both sides of a naive split add to accuracy: runs under stratified-naive, and under stratified.
 
     python scripts/leak.py fer2013.parquet [results]
 
@@ -26,7 +26,7 @@ def main(source: str, results: str = "results") -> None:
     grouped, naive = means["stratified"], means["stratified-naive"]
     gain = naive["leaked"] - grouped["copies"]
     print(f"a leaked image is right {gain:.1f} points more often than a copy that is not leaked")
-    print(f"{naive['share']:.1%} of the test images are leaked: {gain * naive['share']:.2f} points of the naive accuracy")
+    print(f"{naive['share']:.1%} of the test images are leaked: {gain * naive['share']:.2f} points of their accuracy")
 
 
 def _by_kind(source: str, store: Store, protocol: str) -> dict[str, float]:

@@ -17,7 +17,10 @@ from safetensors.numpy import load_file
 
 from ferbench.models import MODELS
 
-SHORT = ("--budget", "full", "--set", "training.epochs=1")
+# no probe, and small images: what they would show is tests/test_probe.py's and tests/models'
+FIXED = [w for f in ("precision.cpu=fp32", "channels_last=true") for w in ("--set", f)]
+SHORT = ("--budget", "full", "--set", "training.epochs=1", *FIXED)
+SMALL = [w for f in ("input_size=16", "start_size=0") for w in ("--set", f)] + FIXED
 
 
 def run_folder(results: Path) -> Path:
@@ -26,7 +29,8 @@ def run_folder(results: Path) -> Path:
 
 
 def test_all_models_end_to_end(ferbench, faces, tmp_path):
-    first = ferbench("run", "--models", "all", "--data", faces, *SHORT)
+    asked = ("run", "--models", "all", "--data", faces, *SHORT, "--set", "input_size=32", "--set", "start_size=0")
+    first = ferbench(*asked)
     assert first.returncode == 0, first.stderr
     records = [json.loads(p.read_text()) for p in tmp_path.glob("results/runs/faces/full/*/record.json")]
     models = {r["spec"]["recipe"]["model"]["name"] for r in records}
@@ -43,7 +47,7 @@ def test_all_models_end_to_end(ferbench, faces, tmp_path):
         assert MODELS[model].title in first.stdout
 
     times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("results/runs/*/*/*/record.json")}
-    again = ferbench("run", "--models", "all", "--data", faces, *SHORT)
+    again = ferbench(*asked)
     assert again.returncode == 0
     assert times == {p: p.stat().st_mtime_ns for p in times}, "what is done is not done again"
 
@@ -55,12 +59,6 @@ def test_all_models_end_to_end(ferbench, faces, tmp_path):
     assert ferbench("rescore", "--check").returncode == 0
     (tmp_path / "results/leaderboard.csv").write_text("stale")
     assert ferbench("report", "--check").returncode == 1
-
-
-# no probe either
-SMALL = [
-    w for f in ("input_size=16", "start_size=0", "precision.cpu=fp32", "channels_last=true") for w in ("--set", f)
-]  # fmt: skip
 
 
 def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces, tmp_path):

@@ -14,14 +14,14 @@ import numpy as np
 
 from ferbench.errors import InputError
 from ferbench.models import MODELS
-from ferbench.recipe import NO_STRATEGY
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import Cost, RunRecord
 from ferbench.records.store import ensemble_place, run_place
-from ferbench.report.variants import recipe_fingerprint, variant_label
+from ferbench.report.variants import variant_label
 
 if TYPE_CHECKING:
     from ferbench.evaluation.metrics import Scores
+    from ferbench.recipe import RunSpec
     from ferbench.report.evidence import Evidence
 
 
@@ -65,9 +65,8 @@ class Entry:
     """As in the recipe: "scratch", "imagenet" or a weights file."""
     recipe: str
     """Fingerprint of the recipe; seed, data and budget have no part in it."""
-    family: str
-    """Fingerprint of the recipe but for its imbalance strategy, and kind of TTA: entries that share it differ in
-    nothing else."""
+    spec: RunSpec | None
+    """Of the first run; None for an ensemble."""
     variant: str
     """What tells this recipe from others for the same model and strategy ("lr=0.05", or its fingerprint), and TTA; or
     an ensemble's members; mostly ""."""
@@ -144,7 +143,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         strategy=recipe.imbalance.strategy,
         init=recipe.model.init,
         recipe=key,
-        family=f"{recipe_fingerprint(recipe.model_copy(update={'imbalance': NO_STRATEGY}))} {tta}",
+        spec=runs[0].spec,
         variant=", ".join(variant + views),
         differs=differs,
         slug=slug_of("-".join([recipe.model.name, recipe.imbalance.strategy, *([key] if differs else []), *views])),
@@ -187,7 +186,7 @@ def entry_of_ensemble(record: EnsembleRecord, runs: dict[str, RunRecord]) -> Ent
         strategy=_all_or(sorted({m.spec.recipe.imbalance.strategy for m in members})),
         init=_all_or(sorted({m.spec.recipe.model.init for m in members})),
         recipe=record.id,
-        family=record.id,
+        spec=None,
         variant=" + ".join(name if n == 1 else f"{n} {name}" for name, n in names.most_common()) or record.id,
         differs={},
         slug=slug_of(record.id),

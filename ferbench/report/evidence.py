@@ -15,6 +15,7 @@ from ferbench.evaluation.calibration import Reliability, at_temperature, fit_tem
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, groups, holm, rank_intervals, resample
+from ferbench.recipe import NO_STRATEGY
 
 if TYPE_CHECKING:
     from ferbench.records.store import Store
@@ -77,7 +78,7 @@ def weigh(track: Track, store: Store) -> Track:
     draws = resample([p["test"] for p in found.values()], [trainings[slug] for slug in found])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     letters = groups(len(draws), separable(draws))
-    families = {e.slug: e.family for e in track.entries}
+    families = {e.slug: _family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
     plain = {families[slug]: own for slug, own in zip(found, draws, strict=True) if slug in without}
     evidence = {
@@ -91,6 +92,14 @@ def weigh(track: Track, store: Store) -> Track:
         for i, (slug, predictions) in enumerate(found.items())
     }
     return replace(track, entries=tuple(replace(e, evidence=evidence.get(e.slug)) for e in track.entries))
+
+
+def _family(entry: Entry) -> str:
+    """What entries share that differ in nothing but their imbalance strategy."""
+    if entry.spec is None:
+        return entry.slug
+    recipe = entry.spec.recipe.model_copy(update={"imbalance": NO_STRATEGY})
+    return f"{recipe.model_dump_json()} {entry.spec.tta}"
 
 
 def _gains(own: Draws, plain: Draws | None) -> dict[str, Comparison]:

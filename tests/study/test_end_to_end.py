@@ -13,7 +13,8 @@ from ferbench.models import MAIN_MODELS
 from ferbench.records.store import Store
 
 # on the command line, so that one `tune` after another goes on with the same studies
-FIXED = ("--budget", "demo", "--set", "model.input_size=32", "--device", "cpu")
+CHANGES = ("input_size=32", "start_size=0", "precision.cpu=fp32", "channels_last=true")
+FIXED = ("--budget", "demo", "--device", "cpu", *(word for change in CHANGES for word in ("--set", change)))
 
 
 def test_all_five_spaces(ferbench, faces, tmp_path):
@@ -53,7 +54,8 @@ def test_all_five_spaces(ferbench, faces, tmp_path):
     # a recipe that trains as the trial did
     (trial,) = (t for t in store.studies()[2].trials if t.number == 1)
     assert store.studies()[2].name == "plain_cnn"
-    recipe = load_recipe(str(tmp_path / "mine" / "plain_cnn.toml"), overrides={"model.input_size": 32})
+    overrides = {"input_size": 32, "start_size": 0, "precision.cpu": "fp32", "channels_last": True}
+    recipe = load_recipe(str(tmp_path / "mine" / "plain_cnn.toml"), overrides=overrides)
     runs = {r.id: r for r in store.records()}
     promotion = json.loads((tmp_path / "results" / "studies" / "plain_cnn" / "study.json").read_text())["promotion"]
     assert [runs[i].spec.seed for i in promotion["runs"]] == [5, 6]
