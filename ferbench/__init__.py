@@ -83,7 +83,7 @@ def run(
         return run_many(plan, Silence(), redo=redo, at_once=jobs_per_gpu)
     from ferbench.progress import Progress
 
-    with Progress(len(plan.specs if redo else plan.missing())) as bars:
+    with Progress(len(plan.todo(redo=redo))) as bars:
         return run_many(plan, bars, redo=redo, at_once=jobs_per_gpu)
 
 

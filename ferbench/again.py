@@ -66,11 +66,11 @@ def run_again(
         return _look_again(spec, dataset, store, device_name)
     if spec.recipe.imbalance.strategy == "tau_norm":
         return _tau_normalise(spec, dataset, store, device_name)
-    cost = store.record(source).cost
-    assert cost is not None
+    base = store.record(source)
+    assert base.cost is not None
     epochs = _stage_epochs(spec)
     told = f"{epochs} epochs of the classifier alone on the frozen backbone of {source.id}"
-    after = Stage(partial(_set_up_again, store=store), cost)
+    after = Stage(partial(_set_up_again, store=store), base.cost, base.finished_at)
     return run_one(spec, dataset, store, device_name, watcher, at_once, [*notes, told], after)
 
 
@@ -80,21 +80,21 @@ def _stage_epochs(spec: RunSpec) -> int:
 
 def _set_up_again(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, *, store: Store) -> Prepared:
     """The source's network with a classifier that learns alone: drawn afresh (cRT) or scaled (LWS)."""
-    epochs, params = _stage_epochs(spec), spec.recipe.imbalance.params
     network = _loaded(spec, spec.source, store, len(dataset.classes))
     if spec.recipe.imbalance.strategy == "crt":
         torch.manual_seed(stream_seed(spec.seed, "classifier"))
         last_linear(network, head_name(MODELS[spec.recipe.model.name], network))[1].reset_parameters()
+    return set_up(stage_of(spec), dataset, arithmetic, network=network)
+
+
+def stage_of(spec: RunSpec) -> RunSpec:
+    """A decoupled run's second stage as a training: the classifier alone, for its share of the epochs."""
+    epochs, params = _stage_epochs(spec), spec.recipe.imbalance.params
     stage = {"freeze_epochs": epochs, "freeze_lr": params["lr"], "freeze_norm": True}
     still = {"start_size": 0, "patience": 0, "ema_decay": 0.0}
     training = spec.recipe.training.model_copy(update={**stage, **still})
-    staged = spec.model_copy(
-        update={
-            "recipe": spec.recipe.model_copy(update={"training": training}),
-            "budget": spec.budget.model_copy(update={"epochs": epochs}),
-        }
-    )
-    return set_up(staged, dataset, arithmetic, network=network)
+    recipe = spec.recipe.model_copy(update={"training": training})
+    return spec.model_copy(update={"recipe": recipe, "budget": spec.budget.model_copy(update={"epochs": epochs})})
 
 
 def _loaded(spec: RunSpec, source: RunSpec, store: Store, n_classes: int) -> nn.Module:

@@ -82,7 +82,7 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
         # what is made of a run that is a candidate itself would count it twice
         if (
             run.status == "ok"
-            and run.spec.trained == run.spec
+            and run.spec.source == run.spec
             and fits
             and any(fnmatchcase(run.id, p) for p in patterns)
         ):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ferbench.again import stage_of
 from ferbench.data.protocol import training_subset
 from ferbench.environment import choose_device
 from ferbench.evaluation.views import view_maps
 from ferbench.probe import choose_arithmetic
+from ferbench.recipe import DECOUPLED
 from ferbench.runner import set_up
 from ferbench.training.epochs import Nobody, ValScores
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
     """How long a run should take, from a few training steps and evaluation batches timed here and now."""
+    strategy = spec.recipe.imbalance.strategy
+    staged = strategy in DECOUPLED and strategy != "tau_norm"
+    spec = stage_of(spec) if staged and spec.tta == "none" else spec
     # a share of every class: a loss may refuse to leave one out
     train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
     val = dataset.val.take(np.arange(min(512, len(dataset.val))))
@@ -37,7 +42,7 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
         return ValScores(0.0, 0.0, 0.0)
 
     trainer.epochs = 2
-    trainer.freeze_epochs = 0
+    trainer.freeze_epochs = 2 if staged else 0
     for _ in range(2):
         timed = trainer.run_epoch(validate, Nobody())
     images = len(training_subset(dataset.train, spec.budget.fraction))
@@ -45,5 +50,7 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     n_test = 0 if dataset.test is None else len(dataset.test)
     if spec.tta != "none":
         return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
+    if strategy == "tau_norm":
+        return (2 * len(dataset.val) + n_test) * per_image
     epoch = images / timed.images_per_second + len(dataset.val) * per_image
     return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image

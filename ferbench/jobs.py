@@ -44,10 +44,11 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     plan.write_facts()
     elsewhere: set[str] = set()
     with Workers[_Run]() as workers:
-        for spec in plan.specs if redo else plan.missing():
+        for spec in plan.todo(redo=redo):
             while len(at_work := workers.at_work) == at_once or any(run.spec == spec.source for run in at_work):
                 elsewhere |= _listen(plan, workers, listener)
             if spec.source.id in elsewhere:
+                elsewhere.add(spec.id)
                 continue
             if spec.is_posthoc:
                 _adjust(plan, spec, listener)

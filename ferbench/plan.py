@@ -39,9 +39,16 @@ class Plan:
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Run id -> what the reader must know of its recipe."""
 
+    needed: frozenset[str] = frozenset()
+    """Ids of runs that nobody asked for, but that others start from."""
+
     def missing(self) -> list[RunSpec]:
         """The runs whose files are not there yet."""
-        return [s for s in self.specs if not self.store.is_done(s)]
+        return self.todo(redo=False)
+
+    def todo(self, *, redo: bool) -> list[RunSpec]:
+        """The runs to do, in order: those that are missing, and with `redo` those that were asked for."""
+        return [s for s in self.specs if (redo and s.id not in self.needed) or not self.store.is_done(s)]
 
     def job(self, spec: RunSpec, task: str, redo: bool = False, at_once: int = 1) -> Job:
         """A run as its worker is told."""
@@ -105,13 +112,13 @@ def make_plan(
     recipes = list(dict.fromkeys(r for word in models_wanted.split(",") for r in _recipes(word.strip())))
     papers = {name: paper for name in recipes if (paper := load_paper(name))}
     strategies = [None] if imbalance is None else [s.name for s in select_strategies(imbalance)]
-    _check_seeds(seeds)
+    check_seeds(seeds)
     check_device_name(device)
     resolved, dataset, key = choose_data(source, labels, protocol or _own_protocol(recipes, papers))
     track = choose_budget(budget, dataset)
     check_overrides(overrides or {}, track)
     kinds = _tta_kinds(tta)
-    specs = []
+    specs, sources = list[RunSpec](), list[RunSpec]()
     notes: dict[str, tuple[str, ...]] = {}
     for name in recipes:
         changes, said = _without_weights(name, papers[name], init) if name in papers else ({}, ())
@@ -123,14 +130,15 @@ def make_plan(
             new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
             if new[0].is_posthoc:
                 new = [s for s in new if s.tta == "none"]
-            new += [s.source for s in new]
+            sources += [s.source for s in new]
             if key.protocol == "oracle" and recipe.imbalance.strategy in DECOUPLED:
                 raise InputError(f"protocol oracle: {recipe.imbalance.strategy} is not known of it")
             notes |= {spec.id: said for spec in new if said}
             specs += new
     # what is trained comes first, so that what is done with it does not hold up training
-    unique = {s.id: s for s in sorted(specs, key=_distance)}
-    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes)
+    unique = {s.id: s for s in sorted([*specs, *sources], key=_distance)}
+    needed = frozenset(unique) - {s.id for s in specs}
+    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes, needed)
 
 
 def _distance(spec: RunSpec) -> int:
@@ -208,7 +216,12 @@ def _tta_kinds(text: str) -> list[str]:
     return kinds
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse what are no seeds.
+
+    Raises:
+        InputError: one is out of range, or there is none.
+    """
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise InputError(f"seed {seed} is out of range (0 to 4294967295)")

@@ -233,13 +233,9 @@ class DataKey(_Table):
     """How splits were made and used; a row of `data.protocol.PROTOCOLS`."""
 
 
-POSTHOC = "posthoc_"
-"""How names of strategies begin that work on the predictions of a run without a strategy."""
-
-DECOUPLED = ("crt", "lws", "tau_norm")
-"""Strategies that change the classifier of a run without a strategy, its backbone frozen."""
-
-AND = "+"  # stands between the names of strategies that work together
+AND = "+"  # between the names of strategies that work together
+POSTHOC = "posthoc_"  # begins the names of those that work on the predictions of a run without a strategy
+DECOUPLED = ("crt", "lws", "tau_norm")  # change the classifier of such a run, its backbone frozen
 TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
 
 
@@ -288,6 +284,11 @@ class RunSpec(_Table):
         """The run that must be done before this one: itself, but for TTA, post-hoc and decoupled strategies."""
         is_decoupled = self.tta == "none" and self.recipe.imbalance.strategy in DECOUPLED
         return self._without_strategy() if is_decoupled else self.trained
+
+    @property
+    def root(self) -> RunSpec:
+        """The training at the bottom of it all: the last of its sources."""
+        return self if self.source == self else self.source.root
 
     def _without_strategy(self) -> RunSpec:
         recipe = self.recipe.model_copy(update={"imbalance": NO_STRATEGY})

@@ -100,6 +100,8 @@ class Stage:
     """In place of `set_up`."""
     cost: Cost
     """Of the run before."""
+    finished_at: str
+    """When that had ended."""
 
 
 def set_up(
@@ -172,7 +174,8 @@ def run_one(
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
     environment = Environment(**describe(device))
-    checkpoint = checkpoint_of(spec, store.folder(spec), device, store)
+    since = None if after is None else after.finished_at
+    checkpoint = checkpoint_of(spec, store.folder(spec), device, store, since)
     choice = chosen_arithmetic(spec, dataset, device, checkpoint)
     if device.type == "cuda":
         # the probe's candidates need more than the run, whose peak is recorded
@@ -206,6 +209,7 @@ def run_one(
             channels_last=choice.arithmetic.channels_last,
             probe=choice.images_per_second,
         ),
+        source_finished_at=since,
         notes=[*dataset.notes, *notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
     )
     write_weights(store, spec, trainer.network)
@@ -245,9 +249,15 @@ def throughput_of(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> 
     ]
 
 
-def checkpoint_of(spec: RunSpec, folder: Path, device: torch.device, store: Store) -> Checkpoint:
-    """Where a run's state is kept while it is under way."""
-    key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}"
+def checkpoint_of(
+    spec: RunSpec, folder: Path, device: torch.device, store: Store, since: str | None = None
+) -> Checkpoint:
+    """Where a run's state is kept while it is under way.
+
+    Args:
+        since: when the run had ended that it starts from, if there is one.
+    """
+    key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {since}' if since else ''}"
     return Checkpoint(folder / "checkpoint.pt", key, store.writing)
 
 

@@ -167,3 +167,28 @@ def test_plan_trains_first_what_they_start_from(faces: Path, tmp_path):
     assert set(order[3:]) == {("tau_norm", "flip"), ("crt", "flip")}
     with pytest.raises(InputError, match="protocol oracle: crt"):
         make_plan("plain_cnn", source=faces, imbalance="crt", protocol="oracle", results=tmp_path)
+
+
+def test_redo_is_of_what_was_asked_for(faces: Path, tmp_path, finished, predictions):
+    plan = make_plan("plain_cnn", source=faces, imbalance="tau_norm", results=tmp_path)
+    plain, divided = plan.specs
+    assert plan.needed == {plain.id}
+    assert plan.todo(redo=True) == plan.missing() == [plain, divided]
+    plan.store.write_run(finished(plain), predictions)
+    assert plan.todo(redo=True) == plan.missing() == [divided]
+    both = make_plan("plain_cnn", source=faces, imbalance="none,tau_norm", results=tmp_path)
+    assert both.needed == set() and both.todo(redo=True) == [plain, divided]
+
+
+def test_what_was_made_of_weights_that_are_gone_is_not_done(store, drawn, tmp_path):
+    spec = spec_of(drawn, "tau_norm")
+    if not store.is_done(spec):
+        run_again(spec, drawn, store, "cpu", Nobody())
+    record, source = store.record(spec), store.record(spec.source)
+    assert record.source_finished_at == source.finished_at and store.is_done(spec)
+    store.write_record(source.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"}))
+    assert not store.is_done(spec)
+    store.write_record(source)
+    # records from before this was noted
+    store.write_record(record.model_copy(update={"source_finished_at": None}))
+    assert store.is_done(spec)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "records": BASE | {"recipe", "inputs", "evaluation"},
     "probe": BASE | {"environment", "data", "models"},
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "probe"},
-    "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner"},
+    "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner", "again"},
     "trial": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
     "again": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
     "worker": BASE | {"recipe", "environment", "data", "records", "training", "runner", "again", "estimate", "trial"},

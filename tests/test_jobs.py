@@ -388,6 +388,15 @@ def test_views_of_a_run_that_another_process_is_at_are_left_to_it(faces, tmp_pat
     assert starts() == 1
 
 
+def test_what_starts_from_a_run_that_another_process_is_at_is_left_to_it(faces, tmp_path, worker):
+    """To the last: views of a classifier on the frozen backbone of that run."""
+    plan = make_plan("plain_cnn", source=faces, imbalance="crt", tta="flip", results=tmp_path / "results")
+    assert len(plan.specs) == 3
+    starts = worker(say(event="busy"))
+    assert run_many(plan, Silence()) == []
+    assert starts() == 1
+
+
 def test_protocol_decides_the_images_and_the_facts_that_are_stored(faces, tmp_path, worker):
     plan = make_plan("plain_cnn", source=faces, protocol="stratified", results=tmp_path / "results")
     (spec,) = plan.specs

@@ -83,7 +83,7 @@ def run(
         device=device,
     )
     _tell_data(plan, asked=data)
-    todo = list(plan.specs) if redo else plan.missing()
+    todo = plan.todo(redo=redo)
     if dry_run:
         _show_plan(plan, todo)
         return

@@ -93,11 +93,13 @@ def tune(
     tell_synthetic(plans[0].source, data)
     for note in dict.fromkeys(n for plan in plans for n in plan.notes):
         say(f"note: {note}")
-    for plan in plans:
-        _go_on(plan, keep_pruned)
+    found = [_go_on(plan, keep_pruned) for plan in plans]
+    if not all(found):
+        raise typer.Exit(1)
 
 
-def _go_on(plan: Any, keep_pruned: bool) -> None:
+def _go_on(plan: Any, keep_pruned: bool) -> bool:
+    """Whether the study has a best trial now."""
     from ferbench.progress import StudyProgress
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
@@ -114,8 +116,7 @@ def _go_on(plan: Any, keep_pruned: bool) -> None:
         record = write_study(plan.store, plan.name, plan.ledger)
     write_files(plan.store, plan.name)
     print(headline(record))
-    if record.best is None:
-        raise typer.Exit(1)
+    return record.best is not None
 
 
 def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
@@ -166,7 +167,7 @@ def export(wanted: Wanted = "*", storage: Storage = None, results: Results = Pat
     from ferbench.study.read import write_study
 
     store = Store(results)
-    for name, ledger in ledgers(store, wanted, storage):
+    for name, ledger in ledgers(store, wanted, storage).items():
         write_study(store, name, ledger)
         for path in write_files(store, name):
             print(path)
@@ -195,7 +196,7 @@ def audit(
     from ferbench.study.read import write_study
 
     store = Store(results)
-    ((name, ledger),) = _one(ledgers(store, study, storage), study)
+    name, ledger = _one(ledgers(store, study, storage), study)
     plan = plan_again(
         name,
         ledger,
@@ -242,7 +243,7 @@ def promote(
     from ferbench.study.read import read_study, write_study
 
     store, fresh = Store(results), seed_list(seeds)
-    ((name, ledger),) = _one(ledgers(store, study, storage), study)
+    name, ledger = _one(ledgers(store, study, storage), study)
     record = read_study(name, ledger)
     chosen, folder = promotion.trial_to_promote(record, trial), promotion.recipe_folder(record, out)
     plan = promotion.plan_runs(record, chosen, fresh, source=data, labels=labels, store=store, device=device)
@@ -263,11 +264,10 @@ def promote(
     if verdict.winner <= verdict.baseline and not force:
         print("the baseline stays: it is as good on val (--force promotes the trial all the same)")
         return
-    print(promotion.write_recipe(store, folder, record, verdict.promotion, chosen.params))
+    print(promotion.write_recipe(store, folder, record, verdict.promotion, promotion.recipe_of(record, chosen)))
 
 
-def _one(found: Any, wanted: str) -> list[Any]:
-    rows = list(found)
-    if len(rows) > 1:
-        raise InputError(f"{wanted!r} is several studies: {', '.join(name for name, _ in rows)}")
-    return rows
+def _one(found: dict[str, Any], wanted: str) -> tuple[str, Any]:
+    if len(found) > 1:
+        raise InputError(f"{wanted!r} is several studies: {', '.join(found)}")
+    return next(iter(found.items()))

@@ -116,6 +116,9 @@ class RunRecord(_Stored):
     environment: Environment
     arithmetic: ArithmeticUsed | None = None
     """None: the run failed, or is from before this was recorded and computed in what its recipe says."""
+    source_finished_at: str | None = None
+    """When the run had ended whose weights or predictions this one starts from; None: it starts from none, or is from
+    before this was recorded."""
     notes: list[str]
     """What the reader must know: how the data were read, what the device forced."""
 
@@ -123,7 +126,7 @@ class RunRecord(_Stored):
 def derived_record(record: RunRecord, spec: RunSpec, scores: dict[str, Scores], note: str, **changes: Any) -> RunRecord:
     """The record of what was made of a finished run without training; all else is that run's."""
     told = {"id": spec.id, "spec": spec, "finished_at": utc_now(), "scores": scores, "notes": [*record.notes, note]}
-    return record.model_copy(update={**told, **changes})
+    return record.model_copy(update={**told, "source_finished_at": record.finished_at, **changes})
 
 
 def failed_record(spec: RunSpec, reason: str, environment: Environment) -> RunRecord:

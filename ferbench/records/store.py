@@ -45,12 +45,16 @@ class Store:
         return self.root / run_place(spec)
 
     def is_done(self, spec: RunSpec) -> bool:
-        """Whether the run's record says so and its predictions exist."""
+        """Whether the run's record says so, its predictions exist, and what it starts from has not been done again."""
         folder = self.folder(spec)
         path = folder / "record.json"
         if not (path.is_file() and all((folder / f"{s}.npz").is_file() for s in predicted_splits(spec))):
             return False
-        return read_record(path).status == "ok"
+        record = read_record(path)
+        since = record.source_finished_at
+        if since is not None and self.has_record(spec.source) and self.record(spec.source).finished_at != since:
+            return False
+        return record.status == "ok"
 
     def has_record(self, spec: RunSpec) -> bool:
         """Whether the run has ended, well or not."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -100,12 +98,6 @@ class StudySpec(_Stored):
         """Of a trial that is not pruned and does not search its epochs."""
         return self.budget.epochs or self.baseline.training.epochs
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of it all."""
-        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:
     """Which way an objective is better."""
@@ -134,6 +126,8 @@ class TrialRow(_Stored):
     """Why it failed, or was stopped other than by the pruner."""
     unpruned: list[float] | None = None
     """The whole curve of a pruned trial, where `tune audit` has gone on with it."""
+    unpruned_value: float | None = None
+    """Its first objective then; None too where it failed on the way."""
 
 
 class Promotion(_Stored):

@@ -80,7 +80,7 @@ class Entry:
     places: tuple[str, ...]
     """Folders of the predictions below that of the results, in that order."""
     trained: tuple[str, ...]
-    """Ids of the runs whose weights these are, in that order: of TTA and what is done after training, other runs."""
+    """Ids of the trainings behind them, in that order: of TTA, post-hoc and decoupled strategies, other runs."""
     is_trained: bool
     """Whether it has learning curves of its own: not an ensemble, nor TTA or a post-hoc strategy of a run."""
     epochs: int
@@ -150,7 +150,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
         places=tuple(run_place(r.spec) for r in runs),
-        trained=tuple(r.spec.trained.id for r in runs),
+        trained=tuple(r.spec.root.id for r in runs),
         is_trained=runs[0].spec.trained == runs[0].spec,
         epochs=runs[0].spec.epochs,
         best_epochs=tuple(r.best_epoch for r in runs),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,20 +74,20 @@ def weigh(track: Track, store: Store) -> Track:
     found = {slug: p for slug, p in found.items() if reference and same_images([*reference["test"], *p["test"]])}
     if not found:
         return track
-    trainings = {e.slug: e.trained for e in track.entries}
-    draws = resample([p["test"] for p in found.values()], [trainings[slug] for slug in found])
+    entries = {e.slug: e for e in track.entries}
+    draws = resample([p["test"] for p in found.values()], [entries[slug].trained for slug in found])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     letters = groups(len(draws), separable(draws))
     families = {e.slug: _family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
-    plain = {families[slug]: own for slug, own in zip(found, draws, strict=True) if slug in without}
+    plain = {families[slug]: (entries[slug], own) for slug, own in zip(found, draws, strict=True) if slug in without}
     evidence = {
         slug: Evidence(
             intervals={m: draws[i].interval(m) for m in METRICS.names},
             ranks=ranks[i],
             group=letters[i],
             calibration=_calibration(**predictions),
-            gains=_gains(draws[i], plain.get(families[slug]) if slug not in without else None),
+            gains={} if slug in without else _gains(entries[slug], found, draws[i], plain.get(families[slug])),
         )
         for i, (slug, predictions) in enumerate(found.items())
     }
@@ -102,8 +102,18 @@ def _family(entry: Entry) -> str:
     return f"{recipe.model_dump_json()} {entry.spec.tta}"
 
 
-def _gains(own: Draws, plain: Draws | None) -> dict[str, Comparison]:
-    return {} if plain is None else {metric: compare(own, plain, metric) for metric in GAINS}
+def _gains(entry: Entry, found: dict[str, Any], own: Draws, plain: tuple[Entry, Draws] | None) -> dict[str, Comparison]:
+    """The entry less the one without a strategy, over the seeds that both have."""
+    if plain is None:
+        return {}
+    base, of_base = plain
+    if entry.seeds != base.seeds:
+        shared = [s for s in entry.seeds if s in base.seeds]
+        if not shared:
+            return {}
+        sides = [[found[e.slug]["test"][e.seeds.index(s)] for s in shared] for e in (entry, base)]
+        own, of_base = resample(sides, [tuple(e.trained[e.seeds.index(s)] for s in shared) for e in (entry, base)])
+    return {metric: compare(own, of_base, metric) for metric in GAINS}
 
 
 def separable(draws: Sequence[Draws]) -> set[tuple[int, int]]:

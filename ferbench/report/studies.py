@@ -56,14 +56,15 @@ def pruning(record: StudyRecord) -> Pruning:
     pruned = [t for t in record.trials if t.state == "pruned" and t.reason is None]
     extra = sum(max(len(t.unpruned or ()) or record.spec.epochs, len(t.curve)) - len(t.curve) for t in pruned)
     epochs = sum(len(t.curve) for t in record.trials)
-    known = [t for t in record.trials if t.values or t.unpruned]
+    known = [t for t in record.trials if t.values or t.unpruned_value is not None]
     best = max(known, key=whole_value, default=None)
     return Pruning(len(pruned), epochs, epochs + extra, sum(t.unpruned is not None for t in pruned), best)
 
 
 def whole_value(trial: TrialRow) -> float:
     """The first objective of a trial that went, or would have gone, to its end."""
-    return trial.values[0] if trial.values else max(trial.unpruned or [0.0])
+    assert trial.values or trial.unpruned_value is not None
+    return trial.values[0] if trial.values else trial.unpruned_value or 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def retrained(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) 
     promotion = record.promotion
     if promotion is None:
         return None
-    groups = [[runs[i] for i in ids if i in runs] for ids in (promotion.runs, promotion.baseline_runs)]
+    groups = [
+        [runs[i] for i in ids if i in runs and runs[i].status == "ok"]
+        for ids in (promotion.runs, promotion.baseline_runs)
+    ]
     if not all(groups):
         return None
     metric = record.spec.objectives[0]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 3
 """A trial whose process was killed so often is not tried again: it may be what kills it."""
+PROPOSED = "proposed"
+"""Attribute of a trial whose values are all proposed: they, as Optuna has them."""
 _SLOT, _ATTEMPT, _BEFORE = "slot", "attempt", "seconds_before"
 """Attributes of a trial: the number of its first attempt, which attempt it is, and the seconds of those before."""
 
@@ -63,7 +65,9 @@ def retry(study: Study, trial: FrozenTrial) -> None:
     number, attempt = slot(trial), attempt_of(trial) + 1
     later = any(slot(t) == number and t.number > trial.number for t in study.get_trials(deepcopy=False))
     if not later and attempt <= MOST_ATTEMPTS:
-        queue(study, trial.params, number, attempt, seconds_before(trial))
+        # what it did not come to propose is proposed again, from the same seed
+        params = trial.user_attrs.get(PROPOSED, trial.system_attrs.get("fixed_params", {}))
+        queue(study, params, number, attempt, seconds_before(trial))
 
 
 def queue(study: Study, params: dict[str, Value], number: int, attempt: int, seconds_before: float) -> None:

@@ -48,14 +48,19 @@ def finish_pruned(plan: StudyPlan, listener: TrialListener) -> None:
                 if event is None:
                     if str(rest.row.number) not in ledger.unpruned:
                         raise InputError(f"trial {rest.row.number}: {death(worker.exit_code)}")
-                elif said in ("refused", "failed", "pruned"):
-                    raise InputError(f"trial {rest.row.number}: {event['reason']}")
+                elif said == "refused":
+                    raise InputError(event["reason"])
+                elif said in ("failed", "pruned"):
+                    # it would not have come to its end
+                    ledger.note_unpruned(rest.row.number, rest.curve, None)
+                    told = {"state": "failed", "reason": event["reason"]}
+                    listener.on_trial_end(rest.row.model_copy(update=told), best_of(rows))
                 elif said == "epoch":
                     rest.curve.append(event[f"val_{ledger.spec.objectives[0]}"])
                     listener.on_trial_epoch(rest.row.number, event)
                     worker.tell("go")
                 elif said == "done":
-                    ledger.note_unpruned(rest.row.number, rest.curve)
+                    ledger.note_unpruned(rest.row.number, rest.curve, event["values"][0])
                     seconds = round(time.monotonic() - rest.began, 1)
                     facts = {"state": "complete", "curve": rest.curve, "seconds": seconds, **event}
                     listener.on_trial_end(rest.row.model_copy(update=facts), best_of(rows))

@@ -5,19 +5,28 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from ferbench.environment import stream_seed
 from ferbench.records.record import utc_now
 from ferbench.records.study import Choices, Dimension, Limit, Promotion, StudySpec, Value, direction
-from ferbench.study.attempts import MOST_ATTEMPTS, attempt_of, queue, retry, rounded, seconds, seconds_before, slot
+from ferbench.study.attempts import (
+    MOST_ATTEMPTS,
+    PROPOSED,
+    attempt_of,
+    queue,
+    retry,
+    rounded,
+    seconds,
+    seconds_before,
+    slot,
+)
+from ferbench.study.search import pruner_of, sampler_of
 from ferbench.study.storage import Keeper
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ _SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
     "spec", "limit", "ready", "unpruned", "environments", "promotion",
 )  # fmt: skip
 """Attributes of a study."""
+_LONGEST_MAKING = 10.0
+"""Seconds that making a study may take."""
 _BEYOND = "beyond"
 """Attribute of a trial that was one too many."""
 
@@ -58,7 +69,7 @@ class Ledger:
 
     def __init__(self, study: Study, spec: StudySpec, keeper: Keeper) -> None:
         self.study, self.spec, self._keeper = study, spec, keeper
-        study.pruner = _pruner(spec)
+        study.pruner = pruner_of(spec)
 
     @property
     def poll_seconds(self) -> float:
@@ -85,13 +96,13 @@ class Ledger:
             self.study.set_user_attr(_PLACES, [*known, place])
 
     @property
-    def unpruned(self) -> dict[str, list[float]]:
-        """Trial number -> the whole curve of a pruned trial that was gone on with."""
+    def unpruned(self) -> dict[str, dict[str, Any]]:
+        """Trial number -> `curve` and `value` of a pruned trial that was gone on with."""
         return dict(self.study.user_attrs.get(_UNPRUNED, {}))
 
-    def note_unpruned(self, number: int, curve: list[float]) -> None:
-        """Remember such a curve."""
-        self.study.set_user_attr(_UNPRUNED, {**self.unpruned, str(number): curve})
+    def note_unpruned(self, number: int, curve: list[float], value: float | None) -> None:
+        """Remember the whole curve of a pruned trial, and its value unless it failed on the way."""
+        self.study.set_user_attr(_UNPRUNED, {**self.unpruned, str(number): {"curve": curve, "value": value}})
 
     @property
     def promotion(self) -> Promotion | None:
@@ -118,10 +129,11 @@ class Ledger:
         with self._keeper.asking():
             self._keeper.bury(self.study, retry)
             trials = self.trials()
-            waiting = any(t.state == TrialState.WAITING for t in trials)
+            waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING]
             if not waiting and self._spent(trials) >= self.limit.amount:
                 return None
-            self.study.sampler = _sampler(self.spec, stream_seed(self.spec.seed, f"trial {len(trials)}") % 2**32)
+            rank = waiting[0] if waiting else len(trials)
+            self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
             with _quiet():
                 trial = self.study.ask()
             self._keeper.hold(trial)
@@ -130,8 +142,9 @@ class Ledger:
             trial.set_user_attr(_BEYOND, True)
             self._tell(trial, state=TrialState.FAIL)
             return None
-        params = rounded(space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers)))
-        return Asked(trial, number, attempt_of(trial), params, seconds_before(trial))
+        params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
+        trial.set_user_attr(PROPOSED, params)
+        return Asked(trial, number, attempt_of(trial), rounded(params), seconds_before(trial))
 
     def _spent(self, trials: list[FrozenTrial]) -> float:
         unit = self.limit.unit
@@ -140,7 +153,9 @@ class Ledger:
         if unit == "epochs":
             # what is at work is counted as if it went to the end
             running = sum(t.state == TrialState.RUNNING for t in trials)
-            return running * self.spec.epochs + sum(len(t.user_attrs.get("curve", ())) for t in trials)
+            # a trial that fails at once counts as one epoch, so that a study of nothing else ends too
+            ended = sum(max(len(t.user_attrs.get("curve", ())), 1) for t in trials if t.state.is_finished())
+            return running * self.spec.epochs + ended
         return sum(seconds(t) for t in trials)
 
     def _is_beyond(self, number: int) -> bool:
@@ -159,9 +174,11 @@ class Ledger:
         self._keeper.beat()
         if len(self.spec.objectives) > 1:
             return False
+        if self.is_lost(asked):
+            return True
         with _quiet():
             asked.trial.report(value, epoch - 1)
-        return asked.trial.should_prune()
+            return asked.trial.should_prune()
 
     def beat(self) -> None:
         """The trials of this process are still at work."""
@@ -181,51 +198,74 @@ class Ledger:
 
     def hand_back(self, asked: Asked, reason: str, seconds: float, *, killed: bool) -> None:
         """Queue the trial again, to go on from its checkpoint; what kills its worker again and again fails."""
+        if self.is_lost(asked):
+            self._keeper.release(asked.trial)
+            return
         if killed and asked.attempt >= MOST_ATTEMPTS:
             self.fail(asked, f"{reason}, {asked.attempt} times", {"seconds": seconds})
             return
-        queue(self.study, asked.params, asked.slot, asked.attempt + killed, seconds)
+        queue(self.study, asked.trial.params, asked.slot, asked.attempt + killed, seconds)
         self._tell(asked.trial, state=TrialState.FAIL)
 
     def _end(self, asked: Asked, facts: dict[str, Any], **outcome: Any) -> None:
-        for name, value in facts.items():
-            asked.trial.set_user_attr(name, value)
+        # another machine may have taken it for dead, and another attempt be at work: what comes of this one is void
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            for name, value in facts.items():
+                asked.trial.set_user_attr(name, value)
         self._tell(asked.trial, **outcome)
 
     def _tell(self, trial: Trial, **outcome: Any) -> None:
         try:
             with _quiet():
-                self.study.tell(trial, **outcome)
+                self.study.tell(trial, **outcome, skip_if_finished=True)
         finally:
             self._keeper.release(trial)
 
+    def is_lost(self, asked: Asked) -> bool:
+        """Whether another machine has taken the trial for dead, so that nothing can come of it here."""
+        return self.study.get_trials(deepcopy=False)[asked.trial.number].state != TrialState.RUNNING
 
-def create(
+
+def open_or_create(
     storage: BaseStorage, name: str, spec: StudySpec, limit: Limit, start: dict[str, Value], keeper: Keeper
 ) -> Ledger:
-    """A new study in a storage, its baseline queued as trial 0; one that another process made meanwhile is taken."""
+    """The study of that name, made if there is none, its baseline queued as trial 0.
+
+    What a process has left half made is made whole; the spec of one that is there is its own.
+    """
     with keeper.asking(), _quiet():
         try:
             study = optuna.create_study(
                 storage=storage, study_name=name, directions=[direction(o) for o in spec.objectives]
             )
         except optuna.exceptions.DuplicatedStudyError:
-            return open_ledger(storage, name, keeper)
-        study.set_user_attr(_SPEC, spec.model_dump_json())
-        study.set_user_attr(_LIMIT, limit.model_dump_json())
-        study.enqueue_trial(start)
-        study.set_user_attr(_READY, utc_now())
-    return Ledger(study, spec, keeper)
+            study = optuna.load_study(storage=storage, study_name=name)
+            _wait_until_ready(study, keeper)
+        if _READY not in study.user_attrs:
+            study.set_user_attr(_SPEC, spec.model_dump_json())
+            study.set_user_attr(_LIMIT, limit.model_dump_json())
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(start)
+            study.set_user_attr(_READY, utc_now())
+    return Ledger(study, StudySpec.model_validate_json(study.user_attrs[_SPEC]), keeper)
 
 
-def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger:
-    """A study that is there; waits for the process that is making it."""
-    with _quiet():
-        study = optuna.load_study(storage=storage, study_name=name)
-    for _ in range(100):
-        if _READY in study.user_attrs:
-            break
+def _wait_until_ready(study: Study, keeper: Keeper) -> None:
+    """Wait while another machine may be making the study; on this one nobody is, in an `asking` block."""
+    end = time.monotonic() + (0 if keeper.is_exclusive else _LONGEST_MAKING)
+    while _READY not in study.user_attrs and time.monotonic() < end:
         time.sleep(0.1)
+
+
+def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger | None:
+    """A study that is there; None: it is not, or not yet whole."""
+    with _quiet():
+        try:
+            study = optuna.load_study(storage=storage, study_name=name)
+        except KeyError:
+            return None
+    if _READY not in study.user_attrs:
+        return None
     return Ledger(study, StudySpec.model_validate_json(study.user_attrs[_SPEC]), keeper)
 
 
@@ -236,21 +276,6 @@ def _suggest(trial: Trial, name: str, dimension: Dimension, is_integer: bool) ->
     if is_integer:
         return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
     return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
-
-
-def _sampler(spec: StudySpec, seed: int) -> BaseSampler:
-    startup = spec.sampler.startup_trials
-    if spec.sampler.name == "random":
-        return RandomSampler(seed=seed)
-    if spec.sampler.name == "gp":
-        return GPSampler(seed=seed, n_startup_trials=startup)
-    return TPESampler(seed=seed, n_startup_trials=startup)
-
-
-def _pruner(spec: StudySpec) -> BasePruner:
-    if spec.pruner.name == "none" or len(spec.objectives) > 1:
-        return NopPruner()
-    return MedianPruner(spec.pruner.startup_trials, n_warmup_steps=round(spec.pruner.warmup * spec.epochs))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ferbench.plan import check_overrides, choose_budget, choose_data
 from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Dimension, Limit, StudySpec, Value, changed_fields
-from ferbench.study.ledger import Ledger, create, open_ledger
+from ferbench.study.ledger import Ledger, open_or_create
 from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
 from ferbench.worker import Job
@@ -123,11 +123,11 @@ def plan_studies(
         raise InputError("--protocol oracle: a study must not choose on test")
     if workers < 1:
         raise InputError(f"--workers {workers}: at least 1 is expected")
+    if objectives is not None:
+        check_objectives(objectives, "--objective")
     resolved, dataset, key = choose_data(source, labels, protocol)
     track, store, chosen = choose_budget(budget, dataset), Store(results), _devices(devices, workers)
     check_overrides(dict(overrides or {}), track)
-    if objectives is not None:
-        check_objectives(objectives, "--objective")
     database = None if storage is None else open_database(storage, heartbeat_seconds)
     plans = []
     for word in sources:
@@ -222,9 +222,17 @@ def _searched(
     space: dict[str, Dimension], budget: str, decided: dict[str, int]
 ) -> tuple[dict[str, Dimension], tuple[str, ...]]:
     """The space without what the budget decides for every model, and a note of it."""
-    out = [name for name, value in decided.items() if value and f"training.{name}" in space]
-    kept = {name: d for name, d in space.items() if name.removeprefix("training.") not in out}
-    notes = tuple(f"budget {budget} sets {name} = {decided[name]}: it is not searched" for name in out)
+    out = {f"training.{name}": value for name, value in decided.items() if value and f"training.{name}" in space}
+    kept = {}
+    for name, dimension in space.items():
+        met = {parent: values for parent, values in dimension.when.items() if parent in out}
+        if name in out or any(out[parent] not in values for parent, values in met.items()):
+            continue
+        left = {parent: values for parent, values in dimension.when.items() if parent not in out}
+        kept[name] = dimension.model_copy(update={"when": left})
+    notes = tuple(f"budget {budget} sets {n.partition('.')[2]} = {v}: it is not searched" for n, v in out.items())
+    if not kept:
+        raise InputError(f"budget {budget} leaves nothing to search ({'; '.join(notes)})")
     return kept, notes
 
 
@@ -251,9 +259,7 @@ def _open(
         if not there and other is not None and not fork:
             break
         storage, keeper = database or open_journal(folder)
-        if not there:
-            return name, create(storage, name, spec, limit, space.start, keeper)
-        ledger = open_ledger(storage, name, keeper)
+        ledger = open_or_create(storage, name, spec, limit, space.start, keeper)
         if ledger.spec == spec:
             ledger.set_limit(limit)
             return name, ledger

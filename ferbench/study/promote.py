@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +10,13 @@ from statistics import fmean
 
 from ferbench.environment import source_commit
 from ferbench.errors import InputError
-from ferbench.inputs import load_recipe, shipped
+from ferbench.inputs import flat_fields, load_recipe, shipped
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
-from ferbench.plan import Plan, choose_data
-from ferbench.recipe import RunSpec
+from ferbench.plan import Plan, check_seeds, choose_data
+from ferbench.recipe import Recipe, RunSpec
 from ferbench.records.store import Store
-from ferbench.records.study import Promotion, StudyRecord, TrialRow, Value
+from ferbench.records.study import Promotion, StudyRecord, TrialRow
 from ferbench.study.plan import check_data
 from ferbench.study.space import Space
 
@@ -44,6 +44,11 @@ def trial_to_promote(record: StudyRecord, number: int | None) -> TrialRow:
     return trial
 
 
+def recipe_of(record: StudyRecord, trial: TrialRow) -> Recipe:
+    """The recipe that a trial had."""
+    return Space(record.spec.baseline, record.spec.space, f"study {record.name}").recipe(trial.params)
+
+
 def plan_runs(
     record: StudyRecord,
     trial: TrialRow,
@@ -60,13 +65,13 @@ def plan_runs(
         InputError: a seed is the study's own, or the data are not its data.
     """
     spec = record.spec
-    if not seeds or spec.seed in seeds:
+    check_seeds(seeds)
+    if spec.seed in seeds:
         given = ",".join(map(str, seeds))
         raise InputError(f"--seeds {given}: expected seeds other than the study's, which is {spec.seed}")
     resolved, dataset, key = choose_data(source, labels, spec.data.protocol)
     check_data(record.name, spec.data, key, resolved)
-    space = Space(spec.baseline, spec.space, f"study {record.name}")
-    recipes = (space.recipe(trial.params), spec.baseline)
+    recipes = (recipe_of(record, trial), spec.baseline)
     runs = [RunSpec(recipe=r, seed=s, budget=spec.budget, data=spec.data) for r in recipes for s in seeds]
     return Plan(tuple(runs), resolved, labels, dataset, store, device)
 
@@ -114,28 +119,37 @@ def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
     return baselines
 
 
-def write_recipe(
-    store: Store, folder: Path, record: StudyRecord, promotion: Promotion, params: Mapping[str, Value]
-) -> Path:
-    """The path of the model's recipe with a trial's values, now written."""
+def write_recipe(store: Store, folder: Path, record: StudyRecord, promotion: Promotion, recipe: Recipe) -> Path:
+    """The path of the model's recipe file, now written: its old text, comments kept, with what the recipe has else.
+
+    Args:
+        recipe: of the promoted trial; what the study had by `--set` is in it.
+    """
     path = folder / f"{record.spec.model.replace(':', '_').replace('/', '_')}.toml"
-    store.write(path, _recipe_text(record, promotion, params).encode())
+    store.write(path, _recipe_text(record, promotion, recipe).encode())
+    if load_recipe(str(path)) != recipe:
+        raise AssertionError(f"{path} does not hold the recipe that was tried")
     return path
 
 
-def _recipe_text(record: StudyRecord, promotion: Promotion, params: Mapping[str, Value]) -> str:
-    """The baseline's file with the trial's values in it, comments kept, and where they come from."""
+def _recipe_text(record: StudyRecord, promotion: Promotion, recipe: Recipe) -> str:
     import tomlkit
 
-    stem = "timm" if record.spec.model.startswith("timm:") else record.spec.model
+    model = record.spec.model
+    stem = "timm" if model.startswith("timm:") else model
     document = tomlkit.parse(shipped("baselines", f"{stem}.toml").read_text(encoding="utf-8"))
-    document["model"]["name"] = record.spec.baseline.model.name  # type: ignore[index]
-    for name, value in params.items():
+    shipped_values = dict(flat_fields(load_recipe(model).model_dump()))
+    for name, value in flat_fields(recipe.model_dump()):
+        if shipped_values.get(name) == value and name != "model.name":
+            continue
         *path, last = name.split(".")
         table = document
         for part in path:
             table = table.setdefault(part, tomlkit.table())  # type: ignore[assignment]
         table[last] = value
+    if recipe.imbalance != load_recipe(model).imbalance:
+        # another strategy's knobs must not stay
+        document["imbalance"] = recipe.imbalance.model_dump()
     document["provenance"] = {
         "study": record.name,
         "trial": promotion.trial,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
@@ -28,9 +28,10 @@ FEWEST_FOR_IMPORTANCE = 5
 """Completed trials."""
 
 
-def row_of(trial: FrozenTrial, unpruned: dict[str, list[float]] | None = None) -> TrialRow:
+def row_of(trial: FrozenTrial, unpruned: dict[str, dict[str, Any]] | None = None) -> TrialRow:
     """A trial, given by its last attempt."""
     facts, attempt = trial.user_attrs, attempt_of(trial)
+    whole = (unpruned or {}).get(str(slot(trial)), {})
     reason = facts.get("reason")
     if trial.state == TrialState.FAIL and reason is None:
         reason = f"its process was killed {attempt} times" if attempt >= MOST_ATTEMPTS else "its process was killed"
@@ -45,7 +46,8 @@ def row_of(trial: FrozenTrial, unpruned: dict[str, list[float]] | None = None) -
             "seconds": round(seconds(trial), 1),
             "attempts": attempt,
             "reason": reason,
-            "unpruned": (unpruned or {}).get(str(slot(trial))),
+            "unpruned": whole.get("curve"),
+            "unpruned_value": whole.get("value"),
         }
     )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.errors import InputError
 from ferbench.inputs import (
@@ -24,8 +24,9 @@ from ferbench.inputs import (
     validated,
 )
 from ferbench.models import check
-from ferbench.recipe import POSTHOC, Recipe
+from ferbench.recipe import Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
+from ferbench.training.sums import check_corrections, strategy_of
 
 KNOB = "imbalance.params."
 
@@ -36,7 +37,7 @@ class StudyFile(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     objectives: list[str]
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     limit: Limit
     sampler: Sampler
     pruner: Pruner
@@ -111,6 +112,8 @@ def _check(study: StudyFile, where: str) -> None:
         for parent, values in dimension.when.items():
             if not isinstance(above := seen.get(parent), Choices):
                 raise InputError(f"{here}: when: {parent!r} is no field with choices above this one")
+            if not values:
+                raise InputError(f"{here}: when.{parent} = []: at least one value is expected")
             for value in values:
                 _one_of(value, above.choices, f"{here}: when.{parent}")
         _check_extent(dimension, here)
@@ -132,9 +135,6 @@ def _check_extent(dimension: Dimension, where: str) -> None:
     if isinstance(dimension, Choices):
         if len(dimension.choices) < 2:
             raise InputError(f"{where}: choices = {dimension.choices}: at least two are expected")
-        for value in dimension.choices:
-            if isinstance(value, str) and value.startswith(POSTHOC):
-                raise InputError(f"{where}: {value} is done after training: there is nothing to search")
         return
     if not dimension.low < dimension.high:
         raise InputError(f"{where}: the range from low = {dimension.low} to high = {dimension.high} is empty")
@@ -183,6 +183,10 @@ class Space:
         """
         recipe = changed_recipe(self.baseline, params, self._where)
         check(recipe.model)
+        strategy = strategy_of(recipe.imbalance.strategy)
+        if strategy.posthoc or strategy.decoupled:
+            raise InputError(f"{self._where}: {strategy.name} starts from a finished run: there is nothing to search")
+        check_corrections(strategy)
         return recipe
 
     def _start(self, values: dict[str, Any]) -> dict[str, Value]:

@@ -42,6 +42,8 @@ class Keeper(Protocol):
 
     poll_seconds: float
     """How often to look again at trials of other processes."""
+    is_exclusive: bool
+    """Whether an `asking` block keeps all other processes out, not only those of this machine."""
 
     def asking(self) -> AbstractContextManager[None]:
         """A block in which no other process of this machine asks for a trial."""
@@ -63,6 +65,7 @@ class Locks:
     """Of a journal file: locks of the file system."""
 
     poll_seconds = 1.0
+    is_exclusive = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -116,10 +119,13 @@ class Locks:
 class Heartbeats:
     """Of a database: heartbeats, by its own clock."""
 
+    is_exclusive = False
+
     def __init__(self, storage: RDBStorage) -> None:
         self._storage = storage
         self._held: dict[int, int] = {}
         self._last = 0.0
+        self._since: dict[tuple[str, int], float] = {}
         interval = storage.get_heartbeat_interval()
         assert interval is not None
         self.poll_seconds = float(interval)
@@ -135,8 +141,10 @@ class Heartbeats:
 
     def beat(self) -> None:
         """One each, when it is time."""
-        if time.monotonic() - self._last < self.poll_seconds:
-            return
+        if time.monotonic() - self._last >= self.poll_seconds:
+            self._beat()
+
+    def _beat(self) -> None:
         self._last = time.monotonic()
         for trial_id in self._held.values():
             self._storage.record_heartbeat(trial_id)
@@ -147,16 +155,36 @@ class Heartbeats:
 
     def bury(self, study: Study, retry: Retry) -> None:
         """Those without a recent heartbeat; the database lets one process alone do it."""
+        # a process that was asleep must not take its own trials for dead
+        self._beat()
         self._storage.heartbeat_stale_trial_callback = retry
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            # its process died before the first heartbeat, and Optuna looks at none but those that have one
+            if trial.state == TrialState.RUNNING and trial.number not in self._held and self._is_old("running", trial):
+                self._storage.record_heartbeat(trial._trial_id)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
+        for trial in trials:
+            # the process that buried it died before it could queue another attempt
+            if trial.state == TrialState.FAIL and "reason" not in trial.user_attrs and self._is_old("failed", trial):
+                retry(study, trial)
+
+    def _is_old(self, state: str, trial: FrozenTrial) -> bool:
+        """Once for each trial: whether this process has seen it in that state longer than a heartbeat may be late."""
+        since = self._since.setdefault((state, trial.number), time.monotonic())
+        if time.monotonic() - since <= MISSED_HEARTBEATS * self.poll_seconds:
+            return False
+        self._since[state, trial.number] = float("inf")
+        return since != float("inf")
 
 
 def open_journal(folder: Path) -> tuple[BaseStorage, Keeper]:
     """The journal in a study's folder, made if there is none."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / JOURNAL
+    # Optuna's lock is a link to the path as it is given, which must lead somewhere from where the link lies
+    path = (folder / JOURNAL).resolve()
     _mend(path)
     return JournalStorage(JournalFileBackend(str(path))), Locks(folder)
 
@@ -186,10 +214,9 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
 
     try:
         shown = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        raise InputError(
-            f"--storage {url!r}: a URL such as postgresql+psycopg://user@host/database is expected"
-        ) from None
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        # not shown as it is: it may hold a password
+        raise InputError("--storage: a URL such as postgresql+psycopg://user@host/database is expected") from None
     for attempt in range(_CONNECTION_ATTEMPTS):
         try:
             with warnings.catch_warnings():

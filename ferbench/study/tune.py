@@ -15,6 +15,8 @@ from ferbench.study.read import row_of
 from ferbench.workers import Worker, Workers, death
 
 CHECKPOINT = "checkpoint.pt"
+MOST_FAILURES = 5
+"""Trials in a row after which a study gives up."""
 _LONGEST_SILENCE = 5.0
 """Seconds after which held trials show that they are still at work."""
 
@@ -24,6 +26,8 @@ class _AtWork:
     """A trial and what its worker has said of it."""
 
     asked: Asked
+    epochs: int
+    """Of the trial if it is not pruned."""
     began: float
     curve: list[float] = field(default_factory=list)
     ended: bool = False
@@ -53,7 +57,7 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
 class _Loop:
     def __init__(self, plan: StudyPlan, listener: TrialListener, keep_pruned: bool) -> None:
         self._plan, self._ledger, self._listener, self._keep = plan, plan.ledger, listener, keep_pruned
-        self._began = 0
+        self._began = self._failed = 0
         self._waited_for: list[int] = []
 
     def fill(self, workers: Workers[_AtWork]) -> bool:
@@ -61,18 +65,34 @@ class _Loop:
         any_started = False
         while len(workers.at_work) < self._plan.workers and (asked := self._ledger.ask(self._plan.space)):
             any_started = True
-            self._listener.on_trial(asked.slot, asked.params, asked.attempt)
-            device = self._plan.devices[self._began % len(self._plan.devices)]
-            self._began += 1
             try:
-                job = self._plan.job(asked.slot, asked.params, device)
-            except InputError as error:
-                self._ledger.fail(asked, str(error), {})
-                self._tell_end(asked)
-                continue
-            log = self._plan.trial_folder(asked.slot) / "worker.log"
-            workers.start(job, log, _AtWork(asked, time.monotonic()), self._plan.environment())
+                self._start(asked, workers)
+            except BaseException:
+                self._ledger.hand_back(asked, "stopped", asked.seconds_before, killed=False)
+                raise
         return any_started
+
+    def _start(self, asked: Asked, workers: Workers[_AtWork]) -> None:
+        self._listener.on_trial(asked.slot, asked.params, asked.attempt)
+        device = self._plan.devices[self._began % len(self._plan.devices)]
+        self._began += 1
+        try:
+            job = self._plan.job(asked.slot, asked.params, device)
+        except InputError as error:
+            self._ledger.fail(asked, str(error), {"seconds": asked.seconds_before})
+            self._tell_end(asked)
+            self._count(str(error))
+            return
+        log = self._plan.trial_folder(asked.slot) / "worker.log"
+        workers.start(job, log, _AtWork(asked, job.spec.epochs, time.monotonic()), self._plan.environment())
+
+    def _count(self, failure: str | None) -> None:
+        """Give up where trial after trial fails: the fault is not the trials'."""
+        self._failed = 0 if failure is None else self._failed + 1
+        if failure is not None and self._failed >= MOST_FAILURES:
+            raise InputError(
+                f"{self._plan.name}: {self._failed} trials failed one after the other, the last: {failure}"
+            )
 
     def listen(self, workers: Workers[_AtWork]) -> None:
         """Wait until workers say something, and see to it."""
@@ -98,7 +118,9 @@ class _Loop:
             value = facts[f"val_{self._ledger.spec.objectives[0]}"]
             task.curve.append(value)
             self._listener.on_trial_epoch(task.asked.slot, facts)
-            worker.tell("prune" if self._ledger.should_prune(task.asked, facts["epoch"], value) else "go")
+            hopeless = self._ledger.should_prune(task.asked, facts["epoch"], value)
+            # after the last epoch there is nothing to save
+            worker.tell("prune" if hopeless and facts["epoch"] < task.epochs else "go")
         elif said in ("done", "pruned", "failed"):
             self._end(task, said, facts)
 
@@ -115,6 +137,7 @@ class _Loop:
         if not (said == "pruned" and self._keep):
             (self._plan.trial_folder(task.asked.slot) / CHECKPOINT).unlink(missing_ok=True)
         self._tell_end(task.asked)
+        self._count(facts["reason"] if said == "failed" else None)
 
     def _spent(self, task: _AtWork) -> float:
         return task.asked.seconds_before + time.monotonic() - task.began

@@ -99,7 +99,7 @@ class Batches:
             size: side of the inputs, which may be smaller than in evaluation.
             generator: every random number drawn on the device.
             coins: a number in [0, 1) for each batch, drawn on the host so that the device never waits.
-            mixing: a strategy's, in the place of the recipe's own.
+            mixing: a strategy's: Remix in the place of the recipe's own, pasting in its share of the batches.
             partners: with `Pasting`, the images that patches come from, as `order`.
         """
         at = 0
@@ -111,7 +111,9 @@ class Batches:
                 patches = self._augmented(partners[at : at + len(index)], size, recipe, generator)
                 images, targets = pasted(images, targets, patches, mixing.alpha, generator)
             else:
-                images, targets = mixed(images, targets, recipe, generator, coin)
+                # what is left of the coin where patches have had their share of it
+                rest = (coin - mixing.share) / (1 - mixing.share) if isinstance(mixing, Pasting) else coin
+                images, targets = mixed(images, targets, recipe, generator, rest)
             at += len(index)
             yield self._normalised(images), targets
 

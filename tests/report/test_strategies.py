@@ -62,6 +62,23 @@ def test_gains_are_paired_with_the_same_recipe_without_a_strategy(track, store):
     assert entries["none"].evidence.gains == {}
 
 
+def test_gains_are_over_the_seeds_that_both_have(tmp_path, make_run):
+    store = Store(tmp_path / "seeds")
+    for strategy, seeds, skill in (("none", (0, 1), 1.0), ("focal", (1,), 2.0), ("inverse", (0, 1), 2.0)):
+        for seed in seeds:
+            # seed 0 of none is far better than seed 1
+            own = skill + (2.0 if (strategy, seed) == ("none", 0) else 0.0)
+            store.write_run(*with_skill(make_run("resnet18", seed, strategy=strategy), own, 10 * len(strategy) + seed))
+    (track,) = weigh_all(build(store.records()), store).tracks
+    entries = {e.strategy: e for e in track.entries}
+    scores = {(s, seed): score(store.predictions_at(place, "test")).values["accuracy"]
+              for s, e in entries.items() for seed, place in zip(e.seeds, e.places, strict=True)}  # fmt: skip
+    gain = entries["focal"].evidence.gains["accuracy"].difference
+    assert gain == pytest.approx(scores["focal", 1] - scores["none", 1])
+    both = entries["inverse"].evidence.gains["accuracy"].difference
+    assert both == pytest.approx(np.mean([scores["inverse", s] - scores["none", s] for s in (0, 1)]))
+
+
 def test_section_says_what_helped_what_hurt_and_what_cannot_be_told(track):
     text = "\n".join(section(track))
     assert "rarest class (sad)" in text

@@ -98,11 +98,17 @@ def test_strategy_with_its_own_knobs(tmp_path):
         ("[space]\n'model.name' = {choices = ['plain_cnn', 'vgg16']}", ["one model"]),
         ("[space]\n'imbalance.params.tua' = {low = 0.1, high = 1.0}", ["'tua'", "tau"]),
         ("[space]\n'imbalance.params.tau' = {low = 0.1, high = 1.0}", ["the baseline has no such field"]),
-        ("[space]\n'imbalance.strategy' = {choices = ['none', 'posthoc_class_bias']}", ["after training"]),
+        ("[space]\n'imbalance.strategy' = {choices = ['none', 'posthoc_class_bias']}", ["finished run"]),
         (
             "[space]\n'optimizer.lr' = {low = 1e-4, high = 0.1, when = {'optimizer.name' = ['sgd']}}",
             ["'optimizer.name' is no field with choices above"],
         ),
+        (
+            "[space]\n'optimizer.name' = {choices = ['adamw', 'sgd']}\n"
+            "'optimizer.lr' = {low = 1e-4, high = 0.1, when = {'optimizer.name' = []}}",
+            ["when.optimizer.name = []: at least one"],
+        ),
+        ("seed = -1\n[space]\n'optimizer.lr' = {low = 1e-3, high = 0.1}", ["seed = -1"]),
         (
             "[space]\n'optimizer.name' = {choices = ['adamw', 'sgd']}\n"
             "'optimizer.lr' = {low = 1e-4, high = 0.1, when = {'optimizer.name' = ['sdg']}}",

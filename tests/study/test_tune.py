@@ -13,8 +13,11 @@ from optuna.trial import TrialState
 
 from ferbench.errors import InputError
 from ferbench.records.study import TrialRow, best_of
+from ferbench.study.attempts import retry
 from ferbench.study.audit import finish_pruned
-from ferbench.study.read import read_study
+from ferbench.study.find import ledgers, studies
+from ferbench.study.read import read_study, write_study
+from ferbench.study.search import sampler_of
 from ferbench.study.storage import JOURNAL, open_journal
 from ferbench.study.tune import tune
 
@@ -56,6 +59,7 @@ def test_hopeless_trials_are_pruned_after_the_warm_up_and_no_earlier(planned, fa
     # after three trials, and 30 % of 17 epochs is 5
     assert min(r.number for r in pruned) >= 3
     assert all(5 < len(r.curve) < EPOCHS for r in pruned)
+    assert all(len(r.curve) == EPOCHS for r in rows(plan) if r.state == "complete")
     record = read_study(plan.name, plan.ledger)
     whole = sorted(final(r) for r in record.trials)
     # in this world curves do not cross: what was pruned was in the lower half when it was
@@ -76,7 +80,7 @@ def test_finished_pruned_trials_tell_what_was_missed(planned, fake, rows, ears):
         (found,) = (t for t in record.trials if t.number == row.number)
         assert found.state == "pruned" and found.curve == row.curve
         assert found.unpruned[: len(row.curve)] == row.curve
-        assert found.unpruned[-1] == pytest.approx(final(row))
+        assert found.unpruned[-1] == pytest.approx(final(row)) == found.unpruned_value
     # from the kept checkpoints: no epoch is trained twice
     assert set(fake.trained().values()) == {1} and len(fake.trained()) > len(before)
     finish_pruned(plan, again := ears())
@@ -182,6 +186,104 @@ def test_other_units_of_the_limit(planned, fake, unit, amount, least, most, rows
     assert least <= round(spent + 0.05, 1) and spent <= most
 
 
+def test_study_of_nothing_but_failures_gives_up(planned, fake, rows, ears):
+    fake.order("".join(f"{n} 1 fail\n" for n in range(20)))
+    plan = planned(200, unit="epochs")
+    with pytest.raises(InputError, match="5 trials failed one after the other, the last: ValueError: no such layer"):
+        tune(plan, ears())
+    assert [r.state for r in rows(plan)] == ["failed"] * 5
+
+
+def test_trial_that_another_machine_took_for_dead_is_left_to_it(planned, fake, rows, ears):
+    """As after a suspended laptop: the storage has another attempt, and what comes of this one is void."""
+    plan = planned(2)
+
+    class Meanwhile(ears):
+        def on_trial_epoch(self, number, row):
+            if (number, row["epoch"]) == (1, 4) and len(self.trials) == 2:
+                (running,) = plan.ledger.study.get_trials(states=(TrialState.RUNNING,))
+                retry(plan.ledger.study, running)
+                plan.ledger.study.tell(running.number, state=TrialState.FAIL)
+
+    tune(plan, Meanwhile())
+    assert [(r.number, r.state, r.attempts) for r in rows(plan)] == [(0, "complete", 1), (1, "complete", 2)]
+    assert len(plan.ledger.study.get_trials()) == 3
+
+
+def test_killed_while_it_was_proposed_the_baseline_is_the_baseline(planned, fake, rows, ears, monkeypatch):
+    plan = planned(3)
+    # as if the process had died after `ask` and before any value was proposed
+    plan.ledger.study.ask()
+    tune(planned(3), ears())
+    first = rows(plan)[0]
+    assert (first.number, first.attempts, first.params) == (0, 2, plan.space.start)
+    undisturbed = planned(3, results=plan.store.root.parent / "undisturbed")
+    tune(undisturbed, ears())
+    assert [r.params for r in rows(plan)] == [r.params for r in rows(undisturbed)]
+
+
+def test_killed_while_it_was_proposed_a_trial_is_proposed_again(planned, fake, rows, ears):
+    plan = planned(4)
+    first = plan.ledger.ask(plan.space)
+    plan.ledger.complete(first, [0.5], {"curve": [0.5]})
+    plan.ledger.study.sampler = sampler_of(plan.ledger.spec, 1)
+    plan.ledger.study.ask()
+    tune(planned(4), ears())
+    proposed = [tuple(r.params.items()) for r in rows(plan)]
+    assert len(set(proposed)) == 4 and rows(plan)[1].attempts == 2
+
+
+def test_study_that_was_half_made_is_made_whole(planned, fake, rows, ears):
+    whole = planned(2, name="whole")
+    folder = whole.store.root / "studies" / "plain_cnn"
+    storage, _ = open_journal(folder)
+    optuna.create_study(storage=storage, study_name="plain_cnn", direction="maximize")
+    # neither of the two is in the way of the others
+    broken = whole.store.root / "studies" / "broken"
+    broken.mkdir()
+    (broken / JOURNAL).touch()
+    assert set(ledgers(whole.store, "*", None)) == {"plain_cnn-whole"}
+    plan = planned(2)
+    tune(plan, ears())
+    assert [r.state for r in rows(plan)] == ["complete", "complete"]
+    assert rows(plan)[0].params == plan.space.start
+
+
+def test_lock_that_a_dead_process_left_is_waited_for_and_taken(planned, fake, ears, monkeypatch, tmp_path):
+    """With a relative results folder, as it is by default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optuna.storages.journal._file.JournalFileSymlinkLock.__init__.__defaults__", (1,))
+    plan = planned(1, results="results")
+    lock = Path("results/studies/plain_cnn") / f"{JOURNAL}.lock"
+    lock.symlink_to((plan.folder / JOURNAL).resolve())
+    tune(planned(1, results="results"), ears())
+    assert not lock.is_symlink()
+
+
+def test_stored_studies_and_open_ones_are_found(planned, fake, ears):
+    for name in ("one", "two"):
+        plan = planned(1, name=name)
+        tune(plan, ears())
+        write_study(plan.store, plan.name, plan.ledger)
+    (plan.folder / JOURNAL).unlink()
+    assert [r.name for r in studies(plan.store, "*", None)] == ["plain_cnn-one", "plain_cnn-two"]
+    with pytest.raises(InputError, match="with its storage in"):
+        ledgers(plan.store, "*-two", None)
+
+
+def test_audit_goes_on_after_a_trial_that_fails(planned, fake, ears):
+    plan = planned(12)
+    tune(plan, ears(), keep_pruned=True)
+    pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
+    assert len(pruned) > 1
+    fake.order(f"{pruned[0]} {EPOCHS} diverge\n")
+    finish_pruned(plan, ears())
+    record = read_study(plan.name, plan.ledger)
+    first, *others = (record.trial(n) for n in pruned)
+    assert (first.unpruned_value, len(first.unpruned)) == (None, EPOCHS - 1)
+    assert all(t.unpruned_value == pytest.approx(final(t)) for t in others)
+
+
 # several processes
 
 
@@ -269,8 +371,10 @@ def test_changed_study_is_refused_or_forked(planned, fake, study_file, ears):
         ({"overrides": {"epochs": 3}, "budget": "quick"}, "budget quick sets epochs"),
         ({"devices": "gpu"}, "--device gpu"),
         ({"name": "a/b"}, "--name 'a/b'"),
-        ({"storage": "nonsense"}, "--storage 'nonsense': a URL such as"),
+        ({"storage": "nonsense"}, "--storage: a URL such as"),
         ({"storage": "sqlite:////nowhere/at/all.db"}, "cannot be reached"),
+        ({"storage": "postgresql://u:secret@host:port/x"}, "--storage: a URL such as"),
+        ({"storage": "u:secret"}, "--storage: a URL such as"),
         ({"storage": "postgresql+nodriver://u:secret@localhost/x"}, "its driver is not installed"),
         ({"storage": "postgresql+psycopg://u:secret@localhost:1/x"}, "cannot be reached"),
     ],
@@ -280,6 +384,38 @@ def test_impossible_studies_are_refused_in_a_line(planned, changes, said):
         planned(2, **changes)
     message = str(caught.value)
     assert said in message and "\n" not in message and "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ('"imbalance.strategy" = { choices = ["none", "crt"] }', "crt starts from a finished run"),
+        ('"imbalance.strategy" = { choices = ["none", "focal+ldam"] }', "both have loss of their own"),
+        ('"imbalance.strategy" = { choices = ["none", "drs+effective_number"] }', "corrects twice"),
+    ],
+)
+def test_strategies_that_a_trial_cannot_have(planned, study_file, space, said):
+    study_file.write_text(f"[space]\n{space}\n")
+    with pytest.raises(InputError, match=said):
+        planned(2)
+
+
+def test_condition_on_what_the_budget_decides(faces, tmp_path):
+    from ferbench.study.plan import plan_studies
+
+    file = tmp_path / "plain_cnn.toml"
+    both = "when = { 'training.batch_size' = [%s] } }"
+    file.write_text(
+        "[space]\n'training.batch_size' = { choices = [32, 64] }\n"
+        f"'optimizer.momentum' = {{ low = 0.5, high = 0.95, {both % '32'}\n"
+        f"'optimizer.lr' = {{ low = 1e-4, high = 0.1, log = true, {both % '64'}\n"
+    )
+    (plan,) = plan_studies(str(file), source=faces, budget="quick", results=tmp_path / "results")
+    # batches of 32: what counts with them counts, what counts with others does not
+    assert list(plan.space.dimensions) == ["optimizer.momentum"]
+    file.write_text("[space]\n'training.batch_size' = { choices = [32, 64] }\n")
+    with pytest.raises(InputError, match="budget quick leaves nothing to search"):
+        plan_studies(str(file), source=faces, budget="quick", results=tmp_path / "results")
 
 
 def test_what_the_budget_decides_is_not_searched(faces, tmp_path):

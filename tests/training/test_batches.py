@@ -100,3 +100,18 @@ def test_patches_come_from_the_partners_in_a_share_of_the_batches():
     # image 3 is of class 3: what is gained is its, and what is lost the image's own
     gained = given[0][1] - batches.targets[:16]
     assert (gained[:, 3] >= -1e-6).all() and gained[:, 3].max() > 0.1
+
+
+def test_other_batches_are_mixed_as_the_recipe_says():
+    """The coin decides about patches first; what is left of it tells mixup from CutMix."""
+    both = OFF.model_copy(update={"mixup": 1.0, "cutmix": 1.0})
+    batches, mixing = batches_of(split_of(32)), Pasting(torch.ones(32), 1.0, 0.5)
+    order = torch.arange(32)
+
+    def given(coin: float, mixing: Pasting | None) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return next(iter(batches.training(order, 16, both, generator, [coin], mixing, order)))[0]
+
+    assert torch.equal(given(0.6, mixing), given(0.2, None))
+    assert torch.equal(given(0.9, mixing), given(0.8, None))
+    assert not torch.equal(given(0.6, mixing), given(0.9, mixing))
