@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "plan": BASE | {"recipe", "inputs", "environment", "data", "models", "training", "records", "worker"},
     "jobs": BASE | {"recipe", "environment", "records", "plan", "posthoc", "workers", "listener"},
     "study": BASE
-    | {"recipe", "inputs", "environment", "data", "models", "records", "plan", "jobs", "worker", "workers", "listener"},
+    | {"recipe", "inputs", "environment", "data", "models", "training", "records"}
+    | {"plan", "jobs", "worker", "workers", "listener"},
     "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "plan", "jobs", "listener"},
     "report": BASE | {"registry", "recipe", "inputs", "data", "models", "evaluation", "records"},
     "progress": BASE,
