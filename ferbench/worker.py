@@ -98,7 +98,10 @@ def main() -> None:
     threading.Thread(target=_hear_parent, args=(answers,), daemon=True).start()
     if job.task == "trial":
         events.answers = answers
-    sys.exit(0 if _do(job, events) else 1)
+    code = 0 if _do(job, events) else 1
+    sys.stderr.flush()
+    # not sys.exit: taking torch apart takes a second, for which the parent would wait
+    os._exit(code)
 
 
 def _hear_parent(answers: SimpleQueue[str]) -> None:
