@@ -150,7 +150,7 @@ def _curves(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
             axes.plot(range(1, len(trial.unpruned) + 1), trial.unpruned, color=color, lw=0.9, ls=":")
     rest = "; dotted: as it would have gone on" if any(t.unpruned for t in trials) else ""
     axes.set(
-        title=f"{record.name}: every trial (grey: pruned at the cross{rest}; red: baseline)",
+        title=f"{record.name}: every trial\n(grey: pruned at the cross{rest}; red: baseline)",
         xlabel="epoch",
         ylabel=_title(record),
     )
