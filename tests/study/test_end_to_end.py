@@ -42,7 +42,8 @@ def test_all_five_spaces(ferbench, faces, tmp_path):
     assert "optimizer.lr = " in ferbench("tune", "best", "plain_cnn").stdout
     assert "no study 'vgg19'" in ferbench("tune", "status", "vgg19").stderr
     refused = ferbench("tune", "promote", "plain_cnn", "--data", faces)
-    assert refused.returncode == 2 and "budget demo" in refused.stderr and "--out DIR" in refused.stderr
+    # the study was of short trainings, and an installed package's recipes are not to be changed
+    assert refused.returncode == 2 and "--out DIR" in refused.stderr
     again = ferbench("tune", "promote", "plain_cnn", "--data", faces, "--seeds", "0", "--out", "mine")
     assert again.returncode == 2 and "seeds other than the study's" in again.stderr
     promoted = ferbench(
