@@ -29,10 +29,11 @@ def run_folder(results: Path) -> Path:
 
 
 def test_all_models_end_to_end(ferbench, faces, tmp_path):
-    asked = ("run", "--models", "all", "--data", faces, *SHORT, "--set", "input_size=32", "--set", "start_size=0")
+    small = ("--budget", "quick", *FIXED, "--set", "input_size=32", "--set", "start_size=0")
+    asked = ("run", "--models", "all", "--data", faces, *small)
     first = ferbench(*asked)
     assert first.returncode == 0, first.stderr
-    records = [json.loads(p.read_text()) for p in tmp_path.glob("results/runs/faces/full/*/record.json")]
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("results/runs/faces/quick/*/record.json")]
     models = {r["spec"]["recipe"]["model"]["name"] for r in records}
     assert models == {"plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s"}
     for record in records:

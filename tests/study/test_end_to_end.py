@@ -14,7 +14,7 @@ from ferbench.records.store import Store
 
 # on the command line, so that one `tune` after another goes on with the same studies
 CHANGES = ("input_size=32", "start_size=0", "precision.cpu=fp32", "channels_last=true")
-FIXED = ("--budget", "demo", "--device", "cpu", *(word for change in CHANGES for word in ("--set", change)))
+FIXED = ("--budget", "quick", "--device", "cpu", *(word for change in CHANGES for word in ("--set", change)))
 
 
 def test_all_five_spaces(ferbench, faces, tmp_path):
