@@ -16,6 +16,7 @@ from ferbench.report.figures import draw, figures
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
 from ferbench.report.markdown import render
+from ferbench.report.study_figures import draw_studies
 
 FIGURES = "figures"
 
@@ -41,8 +42,11 @@ def write(store: Store) -> list[Path]:
     records = store.records()
     board = weigh_all(build(records, store.ensembles()), store)
     files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
-    for study in store.studies():
+    found = store.studies()
+    for study in found:
         files |= _study_files(study, store, records)
+    if len(found) > 1:
+        files[f"{FIGURES}/{studies.ALL_STUDIES}"] = draw_studies(found)
     for name, content in files.items():
         store.write(store.root / name, content)
     return [store.root / name for name in files]

@@ -31,6 +31,10 @@ _FIGURES = {
 }
 
 
+ALL_STUDIES = "studies.png"
+"""Figure of all studies of a results folder, where there are several."""
+
+
 @dataclass(frozen=True)
 class Pruning:
     """What pruning saved, and what it may have missed."""
@@ -125,6 +129,8 @@ def section(records: Sequence[StudyRecord], runs: Mapping[str, RunRecord], store
     headers += ["baseline retrained", "better on test by", "95 %"]
     rows = [_row(record, retrained(record, runs, store)) for record in records]
     yield table(headers, rows, ["study", "trial", "objective"]) + "\n"
+    if len(records) > 1:
+        yield f"![studies: best so far, and expected of n trials](figures/{ALL_STUDIES})\n"
     yield "\n".join(f"- [{escape(r.name)}](studies/{r.name}/README.md): {_verdict(r)}" for r in records) + "\n"
 
 

@@ -104,6 +104,23 @@ def _budget(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
     return png(canvas)
 
 
+def draw_studies(records: Sequence[StudyRecord]) -> bytes:
+    """A PNG of all studies beside each other: the best so far by epochs spent, and the best that one expects of n."""
+    with style():
+        canvas, (spent, draws) = blank(10.5, 4.2, columns=2)
+        for record in records:
+            trials = [t for t in record.trials if judged_value(t) is not None]
+            if trials:
+                epochs = np.cumsum([len(t.curve) for t in trials])
+                (line,) = spent.step(epochs, best_so_far(_values(trials)), where="post", label=record.name)
+                expected = expected_best(_values(trials))
+                draws.plot(range(1, len(expected) + 1), expected, color=line.get_color())
+        spent.set(title="best so far", xlabel="epochs over all trials", ylabel="first objective on val")
+        draws.set(title="expected best of n trials (arXiv 1909.03004)", xlabel="trials")
+        spent.legend(fontsize=8.5)
+        return png(canvas)
+
+
 def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
     from matplotlib.ticker import MaxNLocator
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from ferbench.errors import InputError
 from ferbench.records.study import TrialRow, best_of
+from ferbench.report import check, write
 from ferbench.study.attempts import retry
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
@@ -269,6 +270,18 @@ def test_stored_studies_and_open_ones_are_found(planned, fake, ears):
     assert [r.name for r in studies(plan.store, "*", None)] == ["plain_cnn-one", "plain_cnn-two"]
     with pytest.raises(InputError, match="with its storage in"):
         ledgers(plan.store, "*-two", None)
+
+
+def test_report_holds_studies_beside_each_other(planned, fake, ears):
+    for name in ("one", "two"):
+        plan = planned(3, name=name)
+        tune(plan, ears())
+        write_study(plan.store, plan.name, plan.ledger)
+    names = {str(path.relative_to(plan.store.root)) for path in write(plan.store)}
+    assert {"figures/studies.png", "studies/plain_cnn-one/README.md", "studies/plain_cnn-two/trials.csv"} <= names
+    text = (plan.store.root / "README.md").read_text()
+    assert "figures/studies.png" in text and "| plain_cnn-two " in text
+    assert check(plan.store) == []
 
 
 def test_audit_goes_on_after_a_trial_that_fails(planned, fake, ears):
