@@ -26,6 +26,7 @@ from ferbench.runner import (
     Prepared,
     Stage,
     build_network,
+    check_dataset,
     predict_split,
     run_one,
     scores_of,
@@ -57,8 +58,9 @@ def run_again(
     """The stored record of a run that starts from another one's weights; arguments as `runner.run_one`.
 
     Raises:
-        InputError: that run is not done, or its weights are not there.
+        InputError: that run is not done, its weights are not there, or the data are not those of the spec.
     """
+    check_dataset(spec, dataset)
     source = spec.source
     if not (store.is_done(source) and (store.folder(source) / WEIGHTS).is_file()):
         raise InputError(f"{source.id}: its weights are not here (git leaves them out): train it again with --redo")

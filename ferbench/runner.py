@@ -145,6 +145,18 @@ def build_network(recipe: Recipe, n_classes: int) -> nn.Module:
     return network
 
 
+def check_dataset(spec: RunSpec, dataset: Dataset) -> None:
+    """Refuse data that a run was not asked for.
+
+    Raises:
+        InputError: they are not those of the spec, or have no test split.
+    """
+    if dataset.fingerprint != spec.data.fingerprint:
+        raise InputError(f"{spec.id}: the data have fingerprint {dataset.fingerprint}, not {spec.data.fingerprint}")
+    if dataset.test is None:
+        raise InputError(f"{dataset.name} has no test split: nothing could be reported")
+
+
 def run_one(
     spec: RunSpec,
     dataset: Dataset,
@@ -166,10 +178,8 @@ def run_one(
         InputError: the data are not those of the spec, or have no test split.
         TrainingDivergedError: the loss is no longer finite.
     """
-    if dataset.fingerprint != spec.data.fingerprint:
-        raise InputError(f"{spec.id}: the data have fingerprint {dataset.fingerprint}, not {spec.data.fingerprint}")
-    if dataset.test is None:
-        raise InputError(f"{dataset.name} has no test split: nothing could be reported")
+    check_dataset(spec, dataset)
+    assert dataset.test is not None
     start = time.perf_counter()
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on

@@ -192,3 +192,11 @@ def test_what_was_made_of_weights_that_are_gone_is_not_done(store, drawn, tmp_pa
     # records from before this was noted
     store.write_record(record.model_copy(update={"source_finished_at": None}))
     assert store.is_done(spec)
+
+
+@pytest.mark.parametrize(("strategy", "tta"), [("none", "flip"), ("tau_norm", "none"), ("crt", "none")])
+def test_other_data_are_refused(strategy, tta, store):
+    other = generate(seed=4, train=210, val=70, test=70)
+    spec = spec_of(generate(seed=3, train=210, val=70, test=70), strategy, tta)
+    with pytest.raises(InputError, match=f"the data have fingerprint {other.fingerprint}"):
+        run_again(spec, other, store, "cpu", Nobody())

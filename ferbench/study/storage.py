@@ -89,7 +89,9 @@ class Locks:
 
     def release(self, trial: Trial) -> None:
         """Unlock it."""
-        self._held.pop(trial.number).close()
+        if (file := self._held.pop(trial.number, None)) is None:
+            return
+        file.close()
         self._path(trial.number).unlink(missing_ok=True)
 
     def bury(self, study: Study, retry: Retry) -> None:
@@ -177,7 +179,7 @@ class Heartbeats:
         if time.monotonic() - since <= MISSED_HEARTBEATS * self.poll_seconds:
             return False
         self._since[state, trial.number] = float("inf")
-        return since != float("inf")
+        return True
 
 
 def open_journal(folder: Path) -> tuple[BaseStorage, Keeper]:

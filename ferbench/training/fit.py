@@ -269,7 +269,7 @@ class Trainer:
 
 
 def _average(network: nn.Module, decay: float) -> ModelEmaV3:
-    # three seconds on a slow machine, half of a worker's start
+    # imported here: it takes half of a worker's start
     from timm.utils.model_ema import ModelEmaV3
 
     # warm-up: without it a short run's average would still hold the random start

@@ -195,6 +195,18 @@ def test_study_of_nothing_but_failures_gives_up(planned, fake, rows, ears):
     assert [r.state for r in rows(plan)] == ["failed"] * 5
 
 
+def test_study_whose_values_make_no_recipe_gives_up(planned, fake, rows, ears, monkeypatch):
+    plan = planned(200)
+
+    def refuse(params):
+        raise InputError("they do not go together")
+
+    monkeypatch.setattr(plan.space, "recipe", refuse)
+    with pytest.raises(InputError, match="5 trials failed one after the other, the last: they do not go together"):
+        tune(plan, ears())
+    assert [(r.state, r.reason) for r in rows(plan)] == [("failed", "they do not go together")] * 5
+
+
 def test_trial_that_another_machine_took_for_dead_is_left_to_it(planned, fake, rows, ears):
     """As after a suspended laptop: the storage has another attempt, and what comes of this one is void."""
     plan = planned(2)
