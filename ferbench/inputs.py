@@ -63,7 +63,7 @@ def load_paper(source: str) -> Paper | None:
     Raises:
         InputError: no such recipe, or a field is unknown.
     """
-    path = _recipe_path(source)
+    path = recipe_path(source)
     table = read_toml(path).get("paper")
     if table is None:
         return None
@@ -116,7 +116,7 @@ def load_recipe(
     Raises:
         InputError: no such recipe, an unknown field or a value out of range, named with its file.
     """
-    path = _recipe_path(source)
+    path = recipe_path(source)
     own = {key: value for key, value in read_toml(path).items() if key not in _ABOUT}
     table = _merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
     if source.startswith("timm:"):
@@ -223,14 +223,24 @@ def validated(kind: type[TableT], table: Any, where: str) -> TableT:
         raise InputError(f"{where}: {field} = {fault['input']!r}: {fault['msg']}") from None
 
 
-def _recipe_path(source: str) -> Path:
+def source_path(kind: str, source: str, names: list[str]) -> Path:
+    """The path of a recipe or study (kind): a shipped one's name, of those given, timm:NAME, or a path ending in .toml.
+
+    Raises:
+        InputError: no such file.
+    """
     if source.endswith(".toml"):
         if not Path(source).is_file():
-            raise InputError(f"no recipe file {source!r}")
+            raise InputError(f"no {kind} file {source!r}")
         return Path(source)
     stem = "timm" if source.startswith("timm:") else source
-    known(stem, recipe_names(), "recipe")
-    return shipped("baselines", f"{stem}.toml")
+    known(stem, names, kind)
+    return shipped("studies" if kind == "study" else "baselines", f"{stem}.toml")
+
+
+def recipe_path(source: str) -> Path:
+    """The path of a recipe's file; `source` as `load_recipe` takes it."""
+    return source_path("recipe", source, recipe_names())
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:

@@ -41,10 +41,10 @@ class Job(BaseModel):
     results: str
     """The results folder."""
     device: str
-    redo: bool
-    at_once: int
+    redo: bool = False
+    at_once: int = 1
     """How many runs may share the device."""
-    notes: list[str]
+    notes: list[str] = []
     """For the record."""
     folder: str = ""
     """Of a trial's checkpoint."""

@@ -73,9 +73,7 @@ class StudyPlan:
                 "labels": self.labels,
                 "results": str(self.store.root.resolve()),
                 "device": device,
-                "redo": False,
                 "at_once": self.workers,
-                "notes": [],
                 "folder": str(self.trial_folder(number).resolve()),
                 "objectives": spec.objectives,
             }

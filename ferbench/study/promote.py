@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ferbench.environment import source_commit
 from ferbench.errors import InputError
-from ferbench.inputs import flat_fields, load_recipe, shipped
+from ferbench.inputs import flat_fields, load_recipe, recipe_path, shipped
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
 from ferbench.plan import Plan, check_seeds, choose_data
@@ -135,10 +135,9 @@ def write_recipe(store: Store, folder: Path, record: StudyRecord, promotion: Pro
 def _recipe_text(record: StudyRecord, promotion: Promotion, recipe: Recipe) -> str:
     import tomlkit
 
-    model = record.spec.model
-    stem = "timm" if model.startswith("timm:") else model
-    document = tomlkit.parse(shipped("baselines", f"{stem}.toml").read_text(encoding="utf-8"))
-    shipped_values = dict(flat_fields(load_recipe(model).model_dump()))
+    own = load_recipe(record.spec.model)
+    document = tomlkit.parse(recipe_path(record.spec.model).read_text(encoding="utf-8"))
+    shipped_values = dict(flat_fields(own.model_dump()))
     for name, value in flat_fields(recipe.model_dump()):
         if shipped_values.get(name) == value and name != "model.name":
             continue
@@ -147,7 +146,7 @@ def _recipe_text(record: StudyRecord, promotion: Promotion, recipe: Recipe) -> s
         for part in path:
             table = table.setdefault(part, tomlkit.table())  # type: ignore[assignment]
         table[last] = value
-    if recipe.imbalance != load_recipe(model).imbalance:
+    if recipe.imbalance != own.imbalance:
         # another strategy's knobs must not stay
         document["imbalance"] = recipe.imbalance.model_dump()
     document["provenance"] = {

@@ -20,6 +20,7 @@ from ferbench.inputs import (
     read_toml,
     recipe_fields,
     shipped,
+    source_path,
     strategy_defaults,
     validated,
 )
@@ -58,7 +59,7 @@ def load_study(source: str) -> tuple[str, StudyFile]:
     Raises:
         InputError: no such file, an unknown field, an empty range, or what else cannot be searched.
     """
-    path = _path(source)
+    path = source_path("study", source, study_names())
     own = read_toml(path)
     table = read_toml(shipped("studies", "defaults.toml"))
     for name, value in own.items():
@@ -68,16 +69,6 @@ def load_study(source: str) -> tuple[str, StudyFile]:
     study = validated(StudyFile, _kinds(table, path), str(path))
     _check(study, str(path))
     return (Path(source).stem if source.endswith(".toml") else source), study
-
-
-def _path(source: str) -> Path:
-    if source.endswith(".toml"):
-        if not Path(source).is_file():
-            raise InputError(f"no study file {source!r}")
-        return Path(source)
-    stem = "timm" if source.startswith("timm:") else source
-    known(stem, study_names(), "study")
-    return shipped("studies", f"{stem}.toml")
 
 
 def _kinds(table: dict[str, Any], path: Path) -> dict[str, Any]:
