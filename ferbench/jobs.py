@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from ferbench.plan import Plan
 from ferbench.posthoc import adjust
 from ferbench.recipe import RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
-from ferbench.workers import Workers, death, worker_process
+from ferbench.workers import Workers, death
 
 
 @dataclass
@@ -113,24 +112,32 @@ def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float 
     """Each run with the seconds it should take, or why that cannot be said; seeds are measured together."""
     measured: dict[tuple[str, str], float | str] = {}
     results = []
-    for spec in specs:
-        key = spec.recipe.model_dump_json(), spec.tta
-        if spec.is_posthoc:
-            # a second for all of them
-            measured[key] = 1.0
-        if key not in measured:
-            measured[key] = _estimate_in_worker(plan, spec)
-        results.append((spec, measured[key]))
+    with Workers[RunSpec]() as workers:
+        for spec in specs:
+            key = spec.recipe.model_dump_json(), spec.tta
+            if spec.is_posthoc:
+                # a second for all of them
+                measured[key] = 1.0
+            if key not in measured:
+                workers.start(plan.job(spec, "estimate"), None, spec)
+                measured[key] = _estimated(workers)
+            results.append((spec, measured[key]))
     return results
 
 
-def _estimate_in_worker(plan: Plan, spec: RunSpec) -> float | str:
-    with worker_process(plan.job(spec, "estimate"), None) as (process, pipe):
-        for event in map(json.loads, pipe):
-            if event["event"] == "refused":
+def _estimated(workers: Workers[RunSpec]) -> float | str:
+    """What the one worker at work says."""
+    said: float | str | None = None
+    while workers.at_work:
+        for worker, event in workers.hear():
+            if event is None:
+                said = death(worker.exit_code) if said is None else said
+            elif event["event"] == "refused":
                 raise InputError(event["reason"])
-            return float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
-        return f"the worker ended with exit code {process.wait()}"
+            else:
+                said = float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
+    assert said is not None
+    return said
 
 
 def _crashed_record(spec: RunSpec, code: int, here: Environment | None) -> RunRecord:

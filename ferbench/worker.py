@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -86,6 +87,13 @@ class _Events:
         self.tell("epoch", **vars(epoch))
         if self.answers is not None and self.answers.get() == "prune":
             raise _Pruned
+
+
+def prepare() -> None:
+    """Import what jobs need, before there is one; no GPU may be touched, for this process is forked."""
+    # the last one is what the first optimizer would import
+    for name in ("ferbench.again", "ferbench.estimate", "ferbench.trial", "torch._dynamo"):
+        import_module(name)
 
 
 def main() -> None:

@@ -12,11 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
-from typing import IO, Any, Generic, Self, TypeVar
+from typing import IO, Any, Generic, Protocol, Self, TypeVar, cast
 
+from ferbench.forkserver import Forked, ForkServer, python
 from ferbench.worker import Job
 
 TaskT = TypeVar("TaskT")
+
+FORKS = sys.platform == "linux"
+"""Whether workers are forked; elsewhere a process with threads in system libraries can't be forked safely."""
+
+
+class Process(Protocol):
+    """A worker's process."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+
+    def kill(self) -> object:
+        """End it at once, if it has not ended."""
+
+    def wait(self) -> int:
+        """Its exit code once it has ended; negative: the signal that killed it."""
 
 
 @dataclass
@@ -25,7 +42,7 @@ class Worker(Generic[TaskT]):
 
     task: TaskT
     """What its starter knows it by."""
-    process: subprocess.Popen[bytes]
+    process: Process
     end: ExitStack
     """Ends the process when it is closed."""
     begun: bytes = b""
@@ -33,7 +50,6 @@ class Worker(Generic[TaskT]):
 
     def tell(self, word: str) -> None:
         """Write a line to its stdin; a worker that is gone hears nothing."""
-        assert self.process.stdin
         with suppress(BrokenPipeError):
             self.process.stdin.write(word.encode() + b"\n")
             self.process.stdin.flush()
@@ -45,10 +61,18 @@ class Worker(Generic[TaskT]):
 
 
 class Workers(Generic[TaskT]):
-    """The workers of one process, heard by one thread; what ends the block, Ctrl-C too, ends them on its way out."""
+    """The workers of one process, heard by one thread; what ends the block, Ctrl-C too, ends them on its way out.
 
-    def __init__(self) -> None:
+    Args:
+        environment: variables of theirs beside this process's own.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._pipes, self._all = DefaultSelector(), ExitStack()
+        self._environment = {**os.environ, **(environment or {})}
+        self._server: ForkServer | None = None
+        # after the workers, of whose ends it tells
+        self._all.callback(self._close_server)
 
     def __enter__(self) -> Self:
         return self
@@ -64,17 +88,46 @@ class Workers(Generic[TaskT]):
         """The tasks of those that have not ended."""
         return [key.data.task for key in self._pipes.get_map().values()]
 
-    def start(self, job: Job, log: Path | None, task: TaskT, environment: Mapping[str, str] | None = None) -> None:
+    def start(self, job: Job, log: Path | None, task: TaskT) -> None:
         """Have a new worker do a job.
 
         Args:
             log: where its standard error goes; None: nowhere.
             task: what the caller knows it by.
-            environment: variables beside this process's own.
         """
         end = self._all.enter_context(ExitStack())
-        process, pipe = end.enter_context(worker_process(job, log, environment))
-        self._pipes.register(pipe, EVENT_READ, Worker(task, process, end))
+        process = end.enter_context(self._process(log))
+        worker = Worker(task, process, end)
+        self._pipes.register(process.stdout, EVENT_READ, worker)
+        # one that is gone before it has read its job is told by its exit code
+        worker.tell(job.model_dump_json())
+
+    @contextmanager
+    def _process(self, log: Path | None) -> Iterator[Process]:
+        """A worker that waits for its job; it does not outlive the block."""
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log or "/dev/null", "ab") as errors:  # noqa: PTH123 - one call for a path and the null device
+            process = self._fork(errors) if FORKS else _spawn(self._environment, errors)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            # what it has not read of its job is flushed once more, in vain
+            for stream in (process.stdin, process.stdout):
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+    def _fork(self, errors: IO[bytes]) -> Forked:
+        if self._server is None or self._server.is_gone:
+            self._close_server()
+            self._server = ForkServer(self._environment, errors)
+        return self._server.fork(errors)
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
 
     def hear(self, timeout: float | None = None) -> Iterator[tuple[Worker[TaskT], dict[str, Any] | None]]:
         """Wait until workers say something or end, and yield each event; None when a worker has ended.
@@ -94,41 +147,17 @@ class Workers(Generic[TaskT]):
                 worker.end.close()
 
 
-@contextmanager
-def worker_process(
-    job: Job, log: Path | None, environment: Mapping[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """A worker at its job and the pipe with its events, one a line; it does not outlive the block."""
-    # the package's own folder comes last on the path: a plain clone works, and nothing is shadowed
-    root = str(Path(__file__).resolve().parents[1])
-    code = f"import sys; sys.path.append({root!r}); from ferbench.worker import main; main()"
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log or "/dev/null", "ab") as errors:  # noqa: PTH123 - one call for a path and the null device
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **(environment or {})},
-            # Ctrl-C goes to the parent alone, which then stops the worker
-            start_new_session=True,
-        )
-        try:
-            assert process.stdin and process.stdout
-            # a worker that is gone before it has read its job is told by its exit code
-            with suppress(BrokenPipeError):
-                process.stdin.write(job.model_dump_json().encode() + b"\n")
-                process.stdin.flush()
-            yield process, process.stdout
-        finally:
-            process.kill()
-            process.wait()
-            # what it has not read of its job is flushed once more, in vain
-            for stream in (process.stdin, process.stdout):
-                if stream:
-                    with suppress(BrokenPipeError):
-                        stream.close()
+def _spawn(environment: Mapping[str, str], errors: IO[bytes]) -> Process:
+    process = subprocess.Popen(
+        python("worker.main"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=environment,
+        # Ctrl-C goes to the parent alone, which then stops the worker
+        start_new_session=True,
+    )
+    return cast(Process, process)
 
 
 def death(code: int) -> str:

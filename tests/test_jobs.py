@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ferbench import workers
 from ferbench.data import load
 from ferbench.errors import InputError
 from ferbench.jobs import estimate, run_many
@@ -40,6 +41,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cal
         program.write_text(f"#!/bin/sh\nread -r job\n{seed}\ncd {tmp_path}\necho started >> starts\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
+        monkeypatch.setattr(workers, "FORKS", False)
         return lambda: len(starts.read_text().split()) if starts.exists() else 0
 
     return install
@@ -188,6 +190,7 @@ def test_worker_that_is_gone_before_it_is_told_its_job_is_a_failed_run(plan, mon
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", start_late)
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(workers, "FORKS", False)
     assert ["exit code 1;" in r.reason for r in run_many(plan, Silence())] == [True, True]
 
 
@@ -301,6 +304,14 @@ def test_every_line_names_its_run(plan, worker, capsys):
     for seed in (0, 1):
         own = [line for line in lines if f"plain_cnn seed {seed}" in line]
         assert [fragment in line for fragment, line in zip(("/2] ", "epoch 1/", "exit code 3"), own, strict=True)]
+
+
+def test_epochs_that_are_judged_on_test_say_so(faces, tmp_path, worker, capsys):
+    worker(f"{epoch(1)}\nexit 3")
+    plan = make_plan("plain_cnn", source=faces, protocol="oracle", results=tmp_path / "results")
+    with Progress(1) as bars:
+        run_many(plan, bars)
+    assert "test 25.00%" in capsys.readouterr().err
 
 
 def test_a_terminal_has_a_bar_for_each_run_at_work(plan, capsys, monkeypatch):

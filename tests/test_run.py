@@ -166,7 +166,13 @@ def started(command: list[str]) -> subprocess.Popen[str]:
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    """Children of the fork server, which is the command's child."""
+    (server,) = children(process.pid)
+    return children(server)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(

@@ -34,14 +34,14 @@ def finish_pruned(plan: StudyPlan, listener: TrialListener) -> None:
     rows = [row_of(t) for t in ledger.trials()]
     todo = [r for r in rows if r.state == "pruned" and r.reason is None and str(r.number) not in ledger.unpruned]
     begun = 0
-    with Workers[_Rest]() as workers:
+    with Workers[_Rest](plan.environment()) as workers:
         while todo or workers.at_work:
             while todo and len(workers.at_work) < plan.workers:
                 row = todo.pop(0)
                 listener.on_trial(row.number, row.params, row.attempts)
                 job = plan.job(row.number, row.params, plan.devices[begun % len(plan.devices)])
                 log = plan.trial_folder(row.number) / "worker.log"
-                workers.start(job, log, _Rest(row, time.monotonic()), plan.environment())
+                workers.start(job, log, _Rest(row, time.monotonic()))
                 begun += 1
             for worker, event in workers.hear():
                 rest, said = worker.task, "" if event is None else event.pop("event")

@@ -46,7 +46,7 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
         InputError: a device is not there.
     """
     loop = _Loop(plan, listener, keep_pruned)
-    with Workers[_AtWork]() as workers:
+    with Workers[_AtWork](plan.environment()) as workers:
         try:
             while loop.fill(workers) or workers.at_work or loop.wait():
                 loop.listen(workers)
@@ -84,7 +84,7 @@ class _Loop:
             self._count(str(error))
             return
         log = self._plan.trial_folder(asked.slot) / "worker.log"
-        workers.start(job, log, _AtWork(asked, job.spec.epochs, time.monotonic()), self._plan.environment())
+        workers.start(job, log, _AtWork(asked, job.spec.epochs, time.monotonic()))
 
     def _count(self, failure: str | None) -> None:
         """Give up where trial after trial fails: the fault is not the trials'."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ferbench import workers
 from ferbench.listener import Unheard
 from ferbench.records.study import Limit, TrialRow
 from ferbench.study.plan import StudyPlan, plan_studies
@@ -137,7 +138,8 @@ class Fake:
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """The command line in a process of its own whose workers are stand-ins."""
         code = (
-            f"import sys\nfrom ferbench.cli import main\nsys.executable = {str(self.program)!r}\n"
+            "import sys\nfrom ferbench import workers\nfrom ferbench.cli import main\n"
+            f"workers.FORKS = False\nsys.executable = {str(self.program)!r}\n"
             f"sys.argv = {['ferbench', *map(str, words)]!r}\nmain()"
         )
         return subprocess.Popen(
@@ -161,6 +163,7 @@ class Fake:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     found = Fake(tmp_path / "fake")
     monkeypatch.setattr(sys, "executable", str(found.program))
+    monkeypatch.setattr(workers, "FORKS", False)
     return found
 
 
