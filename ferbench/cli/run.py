@@ -30,7 +30,7 @@ def run(
     ] = None,
     seeds: Annotated[str, typer.Option(help="One run each, such as 0,1,2.")] = "0",
     budget: Annotated[
-        str | None, typer.Option(help="full, quick or demo. Default: full, or demo on the synthetic faces.")
+        str | None, typer.Option(help="full, short, quick or demo. Default: full, or demo on the synthetic faces.")
     ] = None,
     protocol: Annotated[
         str | None,

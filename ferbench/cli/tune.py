@@ -70,6 +70,7 @@ def tune(
     The same command on several machines, with one --storage, shares the trials out. Trials see no test split.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options(context, context.invoked_subcommand)
         return
     from ferbench.inputs import parse_override
     from ferbench.study.plan import plan_studies
@@ -96,6 +97,14 @@ def tune(
     found = [_go_on(plan, keep_pruned) for plan in plans]
     if not all(found):
         raise typer.Exit(1)
+
+
+def _refuse_options(context: typer.Context, command: str) -> None:
+    """Refuse what was meant for another command, instead of leaving it unheard."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"tune {option.opts[0]} {command}: options of {command} come after its name")
 
 
 def _go_on(plan: Any, keep_pruned: bool) -> bool:

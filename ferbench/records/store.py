@@ -166,11 +166,14 @@ class Store:
         """A file that takes its place at the end of the block, whole or not at all, also when the power goes."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @contextmanager
     def claim(self, spec: RunSpec) -> Iterator[bool]:

@@ -200,7 +200,7 @@ def test_an_error_while_writing_leaves_the_old_file(store):
         file.write(b"half of the n")
         raise RuntimeError
     assert path.read_bytes() == b"old"
-    # what is left over is in nobody's way
+    assert [p.name for p in store.root.iterdir()] == ["b.txt"]
     store.write(path, b"new")
     assert path.read_bytes() == b"new"
     assert [p.name for p in store.root.iterdir()] == ["b.txt"]

@@ -93,6 +93,7 @@ def test_two_objectives_and_the_speed_that_was_measured(ferbench, faces, tmp_pat
         (("--models", "resnet18", "--workers", "x"), "--workers 'x'"),
         (("--objective", "loss"), "unknown first objective 'loss'"),
         (("--protocol", "oracle"), "must not choose on test"),
+        (("status",), "tune --data status: options of status come after its name"),
     ],
 )
 def test_bad_usage_is_one_line(ferbench, words, said):
