@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
 from ferbench.recipe import AND, Budget, ImbalanceRecipe, ProtocolName, Recipe
-
-
-def shipped(kind: str, name: str = "") -> Path:
-    """The path of a shipped input file, in a wheel, an editable install and a plain clone alike.
-
-    Args:
-        kind: "baselines" or "studies".
-        name: the file's name; none gives the folder.
-    """
-    folder = Path(str(files("ferbench"))) / kind
-    if not folder.is_dir():
-        folder = Path(__file__).parents[1] / kind
-    return folder / name if name else folder
-
+from ferbench.tables import dotted_fields, known, merged, read_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
@@ -118,7 +104,7 @@ def load_recipe(
     """
     path = recipe_path(source)
     own = {key: value for key, value in read_toml(path).items() if key not in _ABOUT}
-    table = _merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
+    table = merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
     if source.startswith("timm:"):
         table["model"]["name"] = source
     if init is not None:
@@ -157,7 +143,7 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
         raise InputError(f"{where}: imbalance.strategy = {chosen!r}: a name is expected")
     defaults = strategy_knobs(chosen, where if wanted is None else "")
     changes = {k: v for k, v in own.items() if k != "params" or chosen == own["strategy"]}
-    return _merged({"params": defaults}, {**changes, "strategy": chosen}, where, "imbalance.")
+    return merged({"params": defaults}, {**changes, "strategy": chosen}, where, "imbalance.")
 
 
 def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
@@ -171,16 +157,7 @@ def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
 
 def recipe_fields() -> list[str]:
     """Dotted names of a recipe's fields."""
-    return _fields(Recipe)
-
-
-def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted field, value) of a recipe's nested tables."""
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from flat_fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return dotted_fields(Recipe)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -192,35 +169,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from None
-
-
-TableT = TypeVar("TableT", bound=BaseModel)
-
-
-def validated(kind: type[TableT], table: Any, where: str) -> TableT:
-    """The checked value of a table; the first fault becomes one line naming file, field and value."""
-    try:
-        return kind.model_validate(table)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            fields = _fields(kind)
-            close = difflib.get_close_matches(field, fields, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise InputError(f"{where}: unknown field {field!r}{hint}") from None
-        if fault["type"] == "missing":
-            raise InputError(f"{where}: field {field!r} is missing") from None
-        raise InputError(f"{where}: {field} = {fault['input']!r}: {fault['msg']}") from None
 
 
 def source_path(kind: str, source: str, names: list[str]) -> Path:
@@ -243,30 +191,6 @@ def recipe_path(source: str) -> Path:
     return source_path("recipe", source, recipe_names())
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    both = dict(base)
-    for key, value in changes.items():
-        old = both.get(key)
-        if not isinstance(old, dict):
-            both[key] = value
-        elif isinstance(value, dict):
-            both[key] = _merged(old, value, where, f"{prefix}{key}.")
-        else:
-            raise InputError(f"{where}: {prefix}{key} = {value!r}: a table is expected")
-    return both
-
-
-def _fields(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, field in kind.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            names += _fields(nested, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
-
-
 def _set(table: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at a dotted field, or at the one field that ends in `key`."""
     if key in (STRATEGY, "strategy"):
@@ -285,15 +209,3 @@ def _put(table: dict[str, Any], field: str, value: Any) -> None:
     for part in path:
         table = table[part]
     table[last] = value
-
-
-def known(name: str, names: Any, kind: str, where: str = "") -> None:
-    """Refuse a name that is none of those.
-
-    Raises:
-        InputError: it names the one that was meant, or all.
-    """
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
-        raise InputError(f"{where + ': ' if where else ''}unknown {kind} {name!r} ({hint})")

@@ -17,19 +17,10 @@ from pydantic import ValidationError
 from ferbench import models
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import predictions_of
-from ferbench.inputs import (
-    load_budget,
-    load_paper,
-    load_recipe,
-    parse_override,
-    read_toml,
-    recipe_names,
-    shipped,
-    strategy_defaults,
-    validated,
-)
+from ferbench.inputs import load_budget, load_paper, load_recipe, parse_override, recipe_names, strategy_defaults
 from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
 from ferbench.runner import build_network
+from ferbench.tables import read_toml, shipped, validated
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.treatment import Treatment
 
@@ -445,3 +436,13 @@ def test_unknown_assumption_is_told(tmp_path):
     assert "unknown field 'model.droput' (did you mean model.dropout?)" in one_line(lambda: load_paper(str(path)))
     path.write_text('[paper]\nsource = "x"\nprotocol = "offical"\nassumed = []\n[model]\nname = "vgg16"\n')
     assert "mine.toml: protocol = 'offical'" in one_line(lambda: load_paper(str(path)))
+
+
+def test_file_that_changes_is_read_again(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[optimizer]\nlr = 0.1\n")
+    first = read_toml(path)
+    first["optimizer"]["lr"] = "the caller's own"
+    assert read_toml(path) == {"optimizer": {"lr": 0.1}}
+    path.write_text("[optimizer]\nlr = 0.2\n")
+    assert read_toml(path) == {"optimizer": {"lr": 0.2}}

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ferbench.inputs import flat_fields
 from ferbench.recipe import Budget, DataKey, Recipe
 from ferbench.records.record import Environment
+from ferbench.tables import flat_fields
 
 SCHEMA_VERSION: Final = 1
 

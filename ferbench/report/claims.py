@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ferbench.inputs import read_toml, shipped, validated
 from ferbench.recipe import ProtocolName
 from ferbench.report.cells import MISSING, percent
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard
 from ferbench.report.table import table
+from ferbench.tables import read_toml, shipped, validated
 
 TEST_SIZES = (3589, 7178)
 """PublicTest or PrivateTest alone, and both."""

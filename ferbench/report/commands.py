@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ferbench.errors import InputError
-from ferbench.inputs import flat_fields, load_recipe, strategy_defaults
+from ferbench.inputs import load_recipe, strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe, RunSpec
 from ferbench.report.variants import by_recipe, recipe_fingerprint
+from ferbench.tables import flat_fields
 
 Changes = tuple[tuple[str, str], ...]
 

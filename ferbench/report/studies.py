@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ferbench.evaluation.statistics import Comparison, compare, resample
-from ferbench.inputs import flat_fields
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value
@@ -20,6 +19,7 @@ from ferbench.report.cells import MISSING, duration
 from ferbench.report.entries import Spread
 from ferbench.report.study_figures import draw_study, front, judged_value
 from ferbench.report.table import escape, table
+from ferbench.tables import flat_fields
 
 _FIGURES = {
     "history.png": "every trial and the best so far",

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ferbench.inputs import flat_fields
 from ferbench.recipe import Recipe
+from ferbench.tables import flat_fields
 
 ItemT = TypeVar("ItemT")
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ferbench.environment import source_commit
 from ferbench.errors import InputError
-from ferbench.inputs import flat_fields, load_recipe, recipe_path, shipped
+from ferbench.inputs import load_recipe, recipe_path
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
 from ferbench.plan import Plan, check_seeds, choose_data
@@ -19,6 +19,7 @@ from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow
 from ferbench.study.plan import check_data
 from ferbench.study.space import Space
+from ferbench.tables import flat_fields, shipped
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.errors import InputError
-from ferbench.inputs import (
-    changed_recipe,
-    flat_fields,
-    known,
-    read_toml,
-    recipe_fields,
-    shipped,
-    source_path,
-    strategy_defaults,
-    validated,
-)
+from ferbench.inputs import changed_recipe, recipe_fields, source_path, strategy_defaults
 from ferbench.models import check
 from ferbench.recipe import Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
+from ferbench.tables import flat_fields, known, read_toml, shipped, validated
 from ferbench.training.sums import check_corrections, strategy_of
 
 KNOB = "imbalance.params."
