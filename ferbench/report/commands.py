@@ -6,6 +6,7 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from ferbench.errors import InputError
@@ -33,8 +34,11 @@ def run_commands(specs: Iterable[RunSpec]) -> list[str]:
 
 def _commands(specs: Sequence[RunSpec]) -> list[str]:
     by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
+    # a study has thousands of recipes for one model
+    shipped = cache(_shipped)
     for group in by_recipe(specs, lambda s: s.recipe).values():
-        by_changes[_changes(group[0].recipe)] += group
+        recipe = group[0].recipe
+        by_changes[_changes(recipe, shipped(recipe.model.name, recipe.imbalance.strategy))] += group
     ordered = sorted(by_changes.items(), key=lambda item: (isinstance(item[0], str), len(item[0]), str(item[0])))
     return [line for changes, group in ordered for line in _lines(changes, group)]
 
@@ -81,11 +85,16 @@ def _data_words(name: str) -> str:
     return f"PATH --labels {labels}=FILE" if labels else "PATH"
 
 
-def _changes(recipe: Recipe) -> Changes | str:
-    """The --set values that turn the shipped recipe into another, or a remark where there is none to start from."""
+def _shipped(model: str, strategy: str) -> dict[str, Any] | None:
+    """The fields of the shipped recipe; None: there is none any more."""
     try:
-        shipped = load_recipe(recipe.model.name, strategy=recipe.imbalance.strategy)
+        return dict(flat_fields(load_recipe(model, strategy=strategy).model_dump()))
     except InputError:
+        return None
+
+
+def _changes(recipe: Recipe, shipped: dict[str, Any] | None) -> Changes | str:
+    """The --set values that turn the shipped recipe into another, or a remark where there is none to start from."""
+    if shipped is None:
         return f"with a recipe of its own, {recipe_fingerprint(recipe)}"
-    base = dict(flat_fields(shipped.model_dump()))
-    return tuple((f, json.dumps(v)) for f, v in flat_fields(recipe.model_dump()) if base.get(f) != v)
+    return tuple((f, json.dumps(v)) for f, v in flat_fields(recipe.model_dump()) if shipped.get(f) != v)
