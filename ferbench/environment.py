@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,8 +118,9 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def describe_software() -> dict[str, Any]:
-    """The fields of `Environment` that need no torch."""
+    """The fields of `Environment` that need no torch, as they were when this process first asked."""
     return {
         "ferbench": VERSION,
         "commit": source_commit(),

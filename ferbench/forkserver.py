@@ -6,20 +6,22 @@ server never imports the caller's main module: `ferbench.run` may stand in a scr
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import traceback
+from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
-_INT = struct.Struct("i")
+_UNKNOWN = -(2**31)
+"""In place of a number that has not been told."""
 
 
 def python(function: str) -> list[str]:
@@ -33,41 +35,53 @@ def python(function: str) -> list[str]:
 class Forked:
     """A forked worker; as much of `subprocess.Popen` as its starter needs."""
 
-    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], status: IO[bytes], server: ForkServer) -> None:
+    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], status: io.FileIO, server: ForkServer) -> None:
         self.stdin, self.stdout = stdin, stdout
-        # the server writes the process's id to it, later its exit code
         self._status, self._server = status, server
-        self._pid: int | None = None
-        self._code: int | None = None
+        # the server writes both; Ctrl-C must not come between a number's being read and its being kept
+        self._pid, self._code = array("i", [_UNKNOWN]), array("i", [_UNKNOWN])
 
     def kill(self) -> None:
         """End it at once, if it has not ended."""
-        if self._code is not None:
+        if self._code[0] != _UNKNOWN:
             return
-        if self._pid is None and not select.select([self._status], [], [], 0)[0]:
-            # the server is still at its imports
+        if not self._server.is_ready:
+            # nobody is forked yet, and nobody will be
             self._server.kill()
-        elif self._knows_pid():
-            assert self._pid
+        # what can be read after the process's id is its end
+        if self._is_told(self._pid) and not _is_readable(self._status):
             with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self._pid[0], signal.SIGKILL)
 
     def wait(self) -> int:
         """Its exit code once it has ended; negative: the signal that killed it."""
-        if self._code is None:
-            # without a server that could tell, what ended the server is the best guess
-            code = self._read() if self._knows_pid() else None
-            self._code = self._server.wait() if code is None else code
-            self._status.close()
-        return self._code
+        if not self._is_told(self._pid):
+            self._code[0] = self._server.wait()
+        elif not self._is_told(self._code):
+            # the server was killed
+            _wait_for(self._pid[0])
+            self._code[0] = -signal.SIGKILL
+        self._status.close()
+        return self._code[0]
 
-    def _knows_pid(self) -> bool:
-        self._pid = self._pid or self._read()
-        return self._pid is not None
+    def _is_told(self, number: array[int]) -> bool:
+        if number[0] == _UNKNOWN and not self._status.closed:
+            self._status.readinto(number)
+        return number[0] != _UNKNOWN
 
-    def _read(self) -> int | None:
-        said = self._status.read(_INT.size)
-        return _INT.unpack(said)[0] if said else None
+
+def _is_readable(file: io.FileIO | socket.socket) -> bool:
+    # select refuses file descriptors over 1,024
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))
+
+
+def _wait_for(pid: int) -> None:
+    """Wait until a process that is not this one's child has ended."""
+    # it is gone, or the kernel is too old to tell
+    with suppress(OSError), open(os.pidfd_open(pid), "rb") as process:  # noqa: PTH123 - no path
+        select.select([process], [], [])
 
 
 class ForkServer:
@@ -96,14 +110,18 @@ class ForkServer:
         """Whether it has ended."""
         return self._process.poll() is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is past its imports."""
+        return _is_readable(self._line)
+
     def fork(self, errors: IO[bytes]) -> Forked:
         """A new worker, whose standard error is `errors`; if the server is gone, one that has ended."""
-        (its_in, our_out), (our_in, its_out), (status, its_status) = os.pipe(), os.pipe(), os.pipe()
-        with suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._line, [b"fork"], [its_in, its_out, errors.fileno(), its_status])
-        for end in (its_in, its_out, its_status):
-            os.close(end)
-        return Forked(os.fdopen(our_out, "wb"), os.fdopen(our_in, "rb"), os.fdopen(status, "rb", buffering=0), self)
+        (its_in, our_out), (our_in, its_out), (status, its_status) = _pipe(), _pipe(), _pipe()
+        with its_in, its_out, its_status, suppress(BrokenPipeError, ConnectionResetError):
+            ends = [its_in, its_out, errors, its_status]
+            socket.send_fds(self._line, [b"fork"], [end.fileno() for end in ends])
+        return Forked(our_out, our_in, status, self)
 
     def kill(self) -> None:
         """End it at once."""
@@ -120,12 +138,22 @@ class ForkServer:
         self.wait()
 
 
+def _pipe() -> tuple[io.FileIO, io.FileIO]:
+    reader, writer = os.pipe()
+    return io.FileIO(reader, "r"), io.FileIO(writer, "w")
+
+
 def serve() -> NoReturn:
     """Fork a worker for each message on the socket that is stdin, and tell how each ended; ends with the parent."""
     from ferbench.worker import prepare
 
-    prepare()
+    # what cannot be imported fails again in each worker, and is in its log
+    with suppress(Exception):
+        prepare()
     line = socket.socket(fileno=os.dup(0))
+    # it stays unread
+    line.send(b"ready")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     awake, alarm = os.pipe()
     os.set_blocking(alarm, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -139,8 +167,9 @@ def serve() -> NoReturn:
                 _tell(at_work.pop(ended[0]), os.waitstatus_to_exitcode(ended[1]), last=True)
         if line.fileno() in ready:
             _, fds, *_ = socket.recv_fds(line, 16, 4)
-            if not fds:
-                os._exit(0)
+            if len(fds) < 4:
+                # the parent is gone, or too many files are open
+                os._exit(1 if fds else 0)
             *streams, status = fds
             pid = os.fork()
             if pid == 0:
@@ -156,6 +185,8 @@ def _work(streams: list[int], foreign: list[int]) -> NoReturn:
     from ferbench.worker import main
 
     try:
+        # a session is what the system shares the CPU out to
+        os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for own, stream in enumerate(streams):
@@ -173,6 +204,6 @@ def _work(streams: list[int], foreign: list[int]) -> NoReturn:
 def _tell(status: int, number: int, *, last: bool = False) -> None:
     # the parent may be gone
     with suppress(BrokenPipeError):
-        os.write(status, _INT.pack(number))
+        os.write(status, array("i", [number]))
     if last:
         os.close(status)

@@ -90,10 +90,16 @@ class _Events:
 
 
 def prepare() -> None:
-    """Import what jobs need, before there is one; no GPU may be touched, for this process is forked."""
-    # the last one is what the first optimizer would import
-    for name in ("ferbench.again", "ferbench.estimate", "ferbench.trial", "torch._dynamo"):
-        import_module(name)
+    """Import what jobs need, and look which code this is, before there is one.
+
+    No GPU may be touched, for this process is forked. All workers have the code that was there at this moment.
+    """
+    modules = ("again", "estimate", "trial", "data.ferplus", "data.formats", "data.synthetic", "models.weights")
+    for name in modules:
+        import_module(f"ferbench.{name}")
+    # the first optimizer would import it
+    import_module("torch._dynamo")
+    import_module("ferbench.environment").describe_software()
 
 
 def main() -> None:

@@ -25,8 +25,11 @@ for name in ("_cuda_init", "_cuda_getDeviceCount"):
     if hasattr(torch._C, name): setattr(torch._C, name, touched)
 from ferbench.worker import prepare
 prepare()
-import threading
+import os, threading
+from pathlib import Path
 assert threading.active_count() == 1, threading.enumerate()
+opened = [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
+assert not [f for f in opened if "nvidia" in f], opened
 """
 
 
@@ -101,7 +104,7 @@ def test_killed_worker_is_told_by_its_signal_and_another_server_takes_over(worke
     workers.start(refused.model_copy(update={"task": "estimate", "device": "cpu"}), None, "killed")
     (key,) = workers._pipes.get_map().values()
     process = key.data.process
-    assert process._knows_pid()
+    assert process._is_told(process._pid)
     process.kill()
     assert end(workers) == ([], -signal.SIGKILL)
     assert children(server) == []
@@ -113,13 +116,29 @@ def test_killed_worker_is_told_by_its_signal_and_another_server_takes_over(worke
     assert server_of(workers) != server
 
 
+def test_worker_whose_server_was_killed_is_ended_with_its_block(refused, plan):
+    with Workers[str]() as workers:
+        workers.start(refused, None, "before")
+        end(workers)
+        workers.start(refused.model_copy(update={"task": "estimate", "device": "cpu"}), None, "orphan")
+        (key,) = workers._pipes.get_map().values()
+        process = key.data.process
+        assert process._is_told(process._pid)
+        os.kill(server_of(workers), signal.SIGKILL)
+        workers._server._process.wait()
+    assert process.wait() == -signal.SIGKILL
+    state = Path(f"/proc/{process._pid[0]}/stat")
+    assert not state.exists() or state.read_text().rpartition(") ")[2][0] == "Z"
+
+
 def test_what_a_server_cannot_import_is_in_the_log_of_each_run(refused, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch for you')")
     with Workers[str]({"PYTHONPATH": str(tmp_path)}) as workers:
         for name in ("a", "b"):
             workers.start(refused, tmp_path / name, name)
-            assert end(workers) == ([], 1)
-            assert "no torch for you" in (tmp_path / name).read_text()
+        assert [end(workers), end(workers)] == [([], 1), ([], 1)]
+    for name in ("a", "b"):
+        assert "no torch for you" in (tmp_path / name).read_text()
 
 
 def test_block_that_ends_while_its_server_imports_leaves_nothing_behind(refused):
