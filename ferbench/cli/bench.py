@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ferbench.cli.options import DataPath, Results, say, seed_list
+from ferbench.cli.options import DataPath, Device, Results, say, seed_list
 from ferbench.errors import Interrupted
 
 
@@ -39,7 +39,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="training, inference: about how long a sample takes.")] = 5.0,
     data: DataPath = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Measure speed on a machine that does nothing else; the samples are stored under results/bench/."""
     from ferbench.bench import run_suite

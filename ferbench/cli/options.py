@@ -20,6 +20,15 @@ DataPath = Annotated[
 Labels = Annotated[
     str | None, typer.Option("--labels", help="ferplus=FILE (majority vote) or ferplus-soft=FILE, with a CSV edition.")
 ]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; commas between.")]
+TrialsAtOnce = Annotated[str, typer.Option("--workers", metavar="N", help="Trials at once.")]
+RunsAtOnce = Annotated[
+    str,
+    typer.Option(
+        "--jobs-per-gpu", metavar="N", help="Runs at once on the device: one small network rarely fills a GPU."
+    ),
+]
 
 
 def say(text: str) -> None:

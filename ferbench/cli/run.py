@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ferbench.cli.options import DataPath, Labels, Results, at_least_1, say, seed_list, tell_synthetic
+from ferbench.cli.options import (
+    DataPath,
+    Device,
+    Labels,
+    Results,
+    RunsAtOnce,
+    at_least_1,
+    say,
+    seed_list,
+    tell_synthetic,
+)
 from ferbench.errors import Interrupted
 
 
@@ -54,10 +64,8 @@ def run(
     data: DataPath = None,
     labels: Labels = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs_per_gpu: Annotated[
-        str, typer.Option(metavar="N", help="Runs at once on the device: one small network rarely fills a GPU.")
-    ] = "1",
+    device: Device = "auto",
+    jobs_per_gpu: RunsAtOnce = "1",
     redo: Annotated[bool, typer.Option("--redo", help="Do again what is done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and how long it should take.")] = False,
 ) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ferbench.cli.options import DataPath, Labels, Results, at_least_1, say, seed_list, tell_synthetic
+from ferbench.cli.options import (
+    DataPath,
+    Device,
+    Devices,
+    Labels,
+    Results,
+    RunsAtOnce,
+    TrialsAtOnce,
+    at_least_1,
+    say,
+    seed_list,
+    tell_synthetic,
+)
 from ferbench.errors import InputError, Interrupted
 
 app = typer.Typer(invoke_without_command=True)
@@ -56,14 +68,14 @@ def tune(
     name: Annotated[str | None, typer.Option(help="Tells this study of a model from its others.")] = None,
     fork: Annotated[bool, typer.Option("--fork", help="Start a new study where the study file has changed.")] = False,
     storage: Storage = None,
-    workers: Annotated[str, typer.Option(metavar="N", help="Trials at once.")] = "1",
+    workers: TrialsAtOnce = "1",
     keep_pruned: Annotated[
         bool, typer.Option("--keep-pruned", help="Keep checkpoints of pruned trials, for `tune audit`.")
     ] = False,
     data: DataPath = None,
     labels: Labels = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; commas between.")] = "auto",
+    devices: Devices = "auto",
 ) -> None:
     """Search each model's space with Optuna, as much for every model; go on with what was begun.
 
@@ -88,7 +100,7 @@ def tune(
         fork=fork,
         storage=storage,
         workers=at_least_1("--workers", workers),
-        devices=device,
+        devices=devices,
         results=results,
     )
     tell_synthetic(plans[0].source, data)
@@ -185,12 +197,12 @@ def export(wanted: Wanted = "*", storage: Storage = None, results: Results = Pat
 @app.command()
 def audit(
     study: Annotated[str, typer.Argument(help="A study's name.")],
-    workers: Annotated[str, typer.Option(metavar="N", help="Trials at once.")] = "1",
+    workers: TrialsAtOnce = "1",
     storage: Storage = None,
     data: DataPath = None,
     labels: Labels = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; commas between.")] = "auto",
+    devices: Devices = "auto",
 ) -> None:
     """Train a study's pruned trials to their end, to see what pruning saved and what it missed.
 
@@ -212,7 +224,7 @@ def audit(
         source=data,
         labels=labels,
         workers=at_least_1("--workers", workers),
-        devices=device,
+        devices=devices,
         results=results,
     )
     try:
@@ -237,8 +249,8 @@ def promote(
     data: DataPath = None,
     labels: Labels = None,
     results: Results = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs_per_gpu: Annotated[str, typer.Option(metavar="N", help="Runs at once on the device.")] = "1",
+    device: Device = "auto",
+    jobs_per_gpu: RunsAtOnce = "1",
 ) -> None:
     """Train a trial's recipe and the baseline on fresh seeds, and make it the model's recipe if val prefers it.
 
