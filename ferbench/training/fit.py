@@ -227,8 +227,8 @@ class Trainer:
         score = row.val_accuracy if self.recipe.training.select == "accuracy" else row.val_macro_f1
         # what steers the training is never test
         self.plateau.update(score if rival is None else rival)
-        # weights that have only seen smaller images are no candidates: they do badly at the size that is reported
-        if row.input_size == self.recipe.model.input_size:
+        # weights that have only seen smaller images, or a part of the strategy, are not what the recipe asks for
+        if row.input_size == self.recipe.model.input_size and self.treatment.has_started(row.epoch, self.epochs):
             self.best.offer(row.epoch, score, self.evaluated)
             if rival is not None:
                 self.rival.offer(row.epoch, rival, self.evaluated)

@@ -69,12 +69,12 @@ class Treatment:
 
     def loss(self, epoch: int = 1, epochs: int = 1) -> Loss:
         """What is minimised in an epoch, from 1."""
-        return self._late if self._has_started(epoch, epochs) else self._early
+        return self._late if self.has_started(epoch, epochs) else self._early
 
     def image_weights(self, epoch: int = 1, epochs: int = 1) -> Tensor | None:
         """[N] chance of each image to be drawn in an epoch, from 1; None: every image comes once."""
         sampling = self._strategy.sampling
-        if sampling is None or not self._has_started(epoch, epochs):
+        if sampling is None or not self.has_started(epoch, epochs):
             return None
         shares = sampling(self._counts, self._params)
         if self._strategy.progressive:
@@ -82,10 +82,10 @@ class Treatment:
             shares = (1 - t) * self._counts / self._counts.sum() + t * shares
         return self._by_image(shares)
 
-    def _has_started(self, epoch: int, epochs: int) -> bool:
-        # of one epoch the whole is late: a start is a share of more
+    def has_started(self, epoch: int, epochs: int) -> bool:
+        """Whether all of the strategy is at work in an epoch, from 1; in the last one it always is."""
         start = self._params["start"] if "start" in self._params else 0.0  # noqa: SIM401 - a test notes what is read
-        return epochs == 1 or (epoch - 1) / epochs >= start - 1e-9
+        return epoch == epochs or (epoch - 1) / epochs >= start - 1e-9
 
     def _by_image(self, shares: Vector) -> Tensor:
         return torch.from_numpy((shares / self._counts)[self._labels])

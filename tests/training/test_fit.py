@@ -175,6 +175,12 @@ def test_val_has_the_size_of_the_training_images_and_only_the_whole_size_counts(
     assert fitted.best_epoch == 3
 
 
+def test_only_epochs_with_all_of_the_strategy_can_be_chosen(make_bench, nobody, tmp_path):
+    bench = make_bench({"training.epochs": 4}, strategy="influence_balanced", n=16)
+    script = scripted([(0.9, 0), (0.8, 0), (0.2, 0), (0.3, 0)])
+    assert fit(bench.trainer, script, Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody).best_epoch == 4
+
+
 def test_augmentation_grows_with_the_images(make_bench, train):
     changes = {"training.start_strength": 0.5, "training.growth": 0.5, "augment.zoom": 0.4, "augment.flip": 0.5}
     trainer = make_bench(changes, n=16).trainer

@@ -149,8 +149,9 @@ def test_deferred_weights_begin_after_their_share_of_the_epochs():
     assert plain is not weighted
     assert [deferred.loss(e, 10) is weighted for e in range(1, 11)] == [False] * 8 + [True] * 2
     assert [deferred.loss(e, 5) is weighted for e in range(1, 6)] == [False] * 4 + [True]
-    # a training of one epoch is all late: 160 epochs or one, it is never left out
-    assert deferred.loss(1, 1) is weighted
+    # 160 epochs or one, it is never left out
+    for epochs in (1, 2, 3, 4):
+        assert [deferred.loss(e, epochs) is weighted for e in range(1, epochs + 1)] == [False] * (epochs - 1) + [True]
 
 
 def test_deferred_sampling_begins_after_its_share_of_the_epochs():
