@@ -6,7 +6,7 @@ confidence and correctness. So its value on any resample of the images is that f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from ferbench.evaluation.predictions import Predictions
 from ferbench.registry import Registry
 
 Array = npt.NDArray[np.float64]
+Summed = npt.NDArray[np.floating]
 
 CALIBRATION_BINS = 15
 
@@ -33,16 +34,17 @@ class Metric:
     """What it measures, in a line."""
     higher_is_better: bool
     """Direction for sorting."""
-    terms: Callable[[Predictions], Array]
+    terms: Callable[[Predictions], Summed]
     """Predictions on N images -> [N, m], what is summed over the images."""
     of_sums: Callable[[Array], Array]
     """Those sums over some images [..., m], the first of them the number of images -> scores [...]."""
 
 
-def confusion_terms(predictions: Predictions) -> Array:
+def confusion_terms(predictions: Predictions) -> Summed:
     """[N, 1 + K²]: 1, and which cell of the confusion matrix (true, predicted) the image is in."""
     n, k = len(predictions), len(predictions.classes)
-    terms = np.zeros((n, 1 + k * k))
+    # counts are exact in single precision, and their products take half the time
+    terms = np.zeros((n, 1 + k * k), np.float32)
     terms[:, 0] = 1
     terms[np.arange(n), 1 + predictions.labels.astype(np.intp) * k + predictions.predicted] = 1
     return terms
@@ -164,7 +166,8 @@ METRICS: Registry[Metric] = Registry(
     ],
 )
 
-Terms = dict[Callable[[Predictions], Array], Array]
+Terms = dict[Callable[[Predictions], Summed], Summed]
+Sums = dict[Callable[[Predictions], Summed], Array]
 
 
 def terms(predictions: Predictions, *names: str) -> Terms:
@@ -172,23 +175,33 @@ def terms(predictions: Predictions, *names: str) -> Terms:
     return {of: of(predictions) for of in dict.fromkeys(METRICS[n].terms for n in names or METRICS.names)}
 
 
-def scores_of(terms: Terms, weights: Array | None = None) -> dict[str, Array]:
-    """Every metric by name whose terms are there.
+def scores_of(sums: Sums) -> dict[str, Array]:
+    """Every metric by name, [...], of sums [..., m] of its terms over images; those whose sums are there."""
+    return {m.name: m.of_sums(sums[m.terms]) for m in METRICS if m.terms in sums}
+
+
+def resampled_scores(sets: Sequence[Terms], weights: Array) -> list[dict[str, Array]]:
+    """For each set of terms of the same N images every metric by name, [B].
 
     Args:
-        terms: of N images.
-        weights: [B, N] how often each image counts in each of B resamples; None counts each once.
-
-    Returns:
-        Scores [B], or [] without weights.
+        sets: each with the same kinds of terms.
+        weights: [B, N] how often each image counts in each of B resamples.
     """
-    sums = {of: own.sum(0) if weights is None else weights @ own for of, own in terms.items()}
-    return {m.name: m.of_sums(sums[m.terms]) for m in METRICS if m.terms in sums}
+    sums: list[Sums] = [{} for _ in sets]
+    for of in sets[0]:
+        # one product for all sets: many narrow ones would spend their time on reading the weights
+        widths = [own[of].shape[1] for own in sets]
+        stacked = np.concatenate([own[of] for own in sets], axis=1)
+        products = (weights.astype(stacked.dtype) @ stacked).astype(np.float64)
+        for own, part in zip(sums, np.split(products, np.cumsum(widths)[:-1], axis=1), strict=True):
+            own[of] = part
+    return [scores_of(own) for own in sums]
 
 
 def compute(predictions: Predictions, *names: str) -> dict[str, float]:
     """Every metric by name; where some are named, those at least."""
-    return {name: float(value) for name, value in scores_of(terms(predictions, *names)).items()}
+    sums: Sums = {of: own.sum(0, np.float64) for of, own in terms(predictions, *names).items()}
+    return {name: float(value) for name, value in scores_of(sums).items()}
 
 
 class ClassScores(BaseModel):

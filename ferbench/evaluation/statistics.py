@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ferbench.evaluation.metrics import Array, compute, scores_of, terms
+from ferbench.evaluation.metrics import Array, compute, resampled_scores, terms
 from ferbench.evaluation.predictions import Predictions, same_images
 
 RESAMPLES = 10_000
@@ -79,8 +79,8 @@ def resample(
     chunks: list[list[dict[str, Array]]] = [[] for _ in everything]
     for start in range(0, resamples, _CHUNK):
         weights = stratified_weights(labels, min(_CHUNK, resamples - start), random)
-        for found, own in zip(chunks, summed, strict=True):
-            found.append(scores_of(own, weights))
+        for found, scores in zip(chunks, resampled_scores(summed, weights), strict=True):
+            found.append(scores)
     joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
     shifts: dict[Hashable, Array] = {}
     draws = []

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from ferbench.evaluation.metrics import METRICS, compute, scores_of, terms
+from ferbench.evaluation.metrics import METRICS, compute, resampled_scores, terms
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.statistics import (
     bootstrap_p,
@@ -46,10 +46,11 @@ def test_weights_draw_each_class_as_often_as_it_has_images():
     assert many[:, 0].var() == pytest.approx(1 - 1 / 60, rel=0.05)
 
 
-def test_scores_of_a_resample_are_those_of_its_images():
-    predictions = model(0)
+@pytest.mark.parametrize("which", [0, 1])
+def test_scores_of_a_resample_are_those_of_its_images(which):
+    predictions = model(which)
     weights = stratified_weights(LABELS, 20, np.random.default_rng(0))
-    scores = scores_of(terms(predictions), weights)
+    scores = resampled_scores([terms(model(0)), terms(model(1))], weights)[which]
     for draw, row in enumerate(weights):
         rows = np.repeat(np.arange(100), row.astype(int))
         true, predicted = LABELS[rows], predictions.predicted[rows]
