@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from ferbench.errors import InputError
-from ferbench.inputs import load_recipe, strategy_defaults
+from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe, RunSpec
-from ferbench.report.variants import by_recipe, recipe_fingerprint
+from ferbench.report.variants import by_recipe, recipe_fingerprint, shipped_fields
 from ferbench.tables import flat_fields
 
 Changes = tuple[tuple[str, str], ...]
@@ -35,7 +34,7 @@ def run_commands(specs: Iterable[RunSpec]) -> list[str]:
 def _commands(specs: Sequence[RunSpec]) -> list[str]:
     by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
     # a study has thousands of recipes for one model
-    shipped = cache(_shipped)
+    shipped = cache(shipped_fields)
     for group in by_recipe(specs, lambda s: s.recipe).values():
         recipe = group[0].recipe
         by_changes[_changes(recipe, shipped(recipe.model.name, recipe.imbalance.strategy))] += group
@@ -83,14 +82,6 @@ def _data_words(name: str) -> str:
         return "synthetic"
     labels = next((s for s in ("ferplus-soft", "ferplus") if name.startswith(s)), None)
     return f"PATH --labels {labels}=FILE" if labels else "PATH"
-
-
-def _shipped(model: str, strategy: str) -> dict[str, Any] | None:
-    """The fields of the shipped recipe; None: there is none any more."""
-    try:
-        return dict(flat_fields(load_recipe(model, strategy=strategy).model_dump()))
-    except InputError:
-        return None
 
 
 def _changes(recipe: Recipe, shipped: dict[str, Any] | None) -> Changes | str:

@@ -68,10 +68,10 @@ class Entry:
     spec: RunSpec | None
     """Of the first run; None for an ensemble."""
     variant: str
-    """What tells this recipe from others for the same model and strategy ("lr=0.05", or its fingerprint), and TTA; or
+    """What tells this recipe from others for the same model ("lr=0.05", or its fingerprint), and TTA; or
     an ensemble's members; mostly ""."""
     differs: dict[str, Any]
-    """The recipe's values of the dotted fields in which those recipes differ."""
+    """The recipe's values of the dotted fields in which those recipes differ, where they are not the shipped one's."""
     slug: str
     """Name for files, unique within the track."""
     seeds: tuple[int, ...]
@@ -128,7 +128,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
     Args:
         key: fingerprint of the recipe.
         runs: by seed.
-        differs: fields in which it differs from other recipes for the same model and strategy.
+        differs: as `variants.differing_fields` has it.
     """
     recipe, tta = runs[0].spec.recipe, runs[0].spec.tta
     variant = [variant_label(differs, key)] if differs else []

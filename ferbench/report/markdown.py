@@ -18,6 +18,7 @@ from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
 from ferbench.report.sections import calibration, class_table, failure_table, oracle
 from ferbench.report.table import escape, table
+from ferbench.report.variants import MOST_SHOWN
 
 ROWS = WEIGHED
 """With more entries or failed runs than this, a track's tables hold the first ones."""
@@ -201,14 +202,13 @@ def half_width(p: float, n: int) -> float:
 
 
 def _recipe_remark(track: Track) -> Iterator[str]:
-    # where only init differs, the column says it
-    varied = [e for e in track.entries if set(e.differs) - {"model.init"}]
+    varied = [e for e in track.entries if len(e.differs) > MOST_SHOWN]
     if varied:
         lines = [
             f"- {escape(e.label)}: " + ", ".join(f"`{f} = {v}`" for f, v in e.differs.items())
             for e in sorted(varied, key=lambda e: (e.model, e.strategy, e.recipe))
         ]
-        yield "Recipes for the same model and strategy differ in:\n\n" + "\n".join(lines)
+        yield "Recipes that differ from the shipped ones in more than a name has room for:\n\n" + "\n".join(lines)
 
 
 def _images(track: Track, *kinds: Kind) -> Iterator[str]:

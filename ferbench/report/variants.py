@@ -1,4 +1,4 @@
-"""What tells recipes for the same model and strategy from each other."""
+"""What tells recipes for the same model from each other."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, TypeVar
 
+from ferbench.errors import InputError
+from ferbench.inputs import STRATEGY, load_recipe
 from ferbench.recipe import Recipe
 from ferbench.tables import flat_fields
 
 ItemT = TypeVar("ItemT")
+
+MOST_SHOWN = 2
+"""Changed fields that make a label."""
+_KNOBS = "imbalance.params."
 
 
 def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> dict[str, list[ItemT]]:
@@ -29,15 +36,32 @@ def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> d
 
 
 def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
-    """By fingerprint, the fields in which a recipe differs from others for the same model and strategy."""
-    families: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    """By fingerprint, the fields in which a recipe differs from others for the same model and from the shipped one.
+
+    A strategy is no such difference; its knobs are, between recipes with the same one.
+    """
+    families: dict[tuple[str, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for key, recipe in recipes.items():
-        families[recipe.model.name, recipe.imbalance.strategy][key] = dict(flat_fields(recipe.model_dump()))
-    differing: dict[str, dict[str, Any]] = {}
-    for family in families.values():
-        varied = _varied(list(family.values()))
-        differing |= {key: {f: v for f, v in own.items() if f in varied} for key, own in family.items()}
+        name, strategy = recipe.model.name, recipe.imbalance.strategy
+        for field, value in flat_fields(recipe.model_dump()):
+            family = (name, strategy) if field.startswith(_KNOBS) else (name,)
+            families[family].setdefault(key, {})[field] = value
+    shipped = cache(shipped_fields)
+    differing: dict[str, dict[str, Any]] = {key: {} for key in recipes}
+    for members in families.values():
+        varied = _varied(list(members.values())) - {STRATEGY}
+        for key, own in members.items() if varied else ():
+            usual = shipped(recipes[key].model.name, recipes[key].imbalance.strategy) or {}
+            differing[key] |= {f: v for f, v in own.items() if f in varied and (f not in usual or usual[f] != v)}
     return differing
+
+
+def shipped_fields(model: str, strategy: str) -> dict[str, Any] | None:
+    """The fields of the shipped recipe of a model with a strategy; None: there is none any more."""
+    try:
+        return dict(flat_fields(load_recipe(model, strategy=strategy).model_dump()))
+    except InputError:
+        return None
 
 
 def _varied(family: list[dict[str, Any]]) -> set[str]:
@@ -50,8 +74,8 @@ def variant_label(differs: dict[str, Any], key: str) -> str:
     """A few words for a recipe: its init or its changed fields, or its fingerprint when those are many; mostly ""."""
     if set(differs) == {"model.init"}:
         return str(differs["model.init"])
-    # more than two changes are no label; the list of recipes below the table spells them out
-    return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items()) if len(differs) < 3 else key
+    # more than that is no label; the list of recipes below the table spells it out
+    return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items()) if len(differs) <= MOST_SHOWN else key
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

@@ -107,7 +107,7 @@ def test_errors(duel, make_run):
         with pytest.raises(InputError, match=message):
             compare_entries(duel, a, b, **words)
     duel.write_run(*with_answers(make_run("vgg16", 0, overrides={"optimizer.lr": 0.5}), [1]))
-    with pytest.raises(InputError, match=r"'vgg16' is several entries of fer2013-full: vgg16-none-\w+, vgg16-none-\w+"):
+    with pytest.raises(InputError, match=r"'vgg16' is several entries of fer2013-full: vgg16-none-\w+, vgg16-none$"):
         compare_entries(duel, "resnet18", "vgg16")
 
 

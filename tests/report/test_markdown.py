@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ferbench.inputs import load_budget, load_recipe, parse_override
-from ferbench.report import commands, markdown
+from ferbench.report import markdown, variants
 from ferbench.report.commands import run_commands
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render
@@ -141,7 +141,7 @@ def test_command_of_a_product(records):
 def test_shipped_recipe_is_read_once_for_all_seeds(monkeypatch, make_run):
     specs = [make_run(seed=0)[0].spec.model_copy(update={"seed": seed}) for seed in range(20)]
     read = []
-    monkeypatch.setattr(commands, "load_recipe", lambda *a, **k: read.append(a) or load_recipe(*a, **k))
+    monkeypatch.setattr(variants, "load_recipe", lambda *a, **k: read.append(a) or load_recipe(*a, **k))
     assert len(run_commands(specs)) == len(read) == 1
 
 
