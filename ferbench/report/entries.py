@@ -68,7 +68,7 @@ class Entry:
     spec: RunSpec | None
     """Of the first run; None for an ensemble."""
     variant: str
-    """What tells this recipe from others for the same model ("lr=0.05", or its fingerprint), and TTA; or
+    """What tells this recipe from others for the same model ("lr=0.05", or a hash), and TTA; or
     an ensemble's members; mostly ""."""
     differs: dict[str, Any]
     """The recipe's values of the dotted fields in which those recipes differ, where they are not the shipped one's."""
@@ -131,7 +131,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         differs: as `variants.differing_fields` has it.
     """
     recipe, tta = runs[0].spec.recipe, runs[0].spec.tta
-    variant = [variant_label(differs, key)] if differs else []
+    variant = [variant_label(differs)] if differs else []
     views = [] if tta == "none" else [f"TTA {tta}"]
     machines = {(r.environment.device_type, r.environment.device, r.environment.threads) for r in runs}
     costs = [r.cost for r in runs if r.cost is not None]

@@ -156,9 +156,14 @@ def _track(
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """The entries, ensembles of the same models with their id where their labels would be the same."""
+    """The entries, with their recipe's or ensemble's id where their labels would be the same."""
     labels = Counter(e.label for e in entries)
-    return [replace(e, variant=f"{e.variant}, {e.recipe}") if labels[e.label] > 1 else e for e in entries]
+    return [_with_id(e) if labels[e.label] > 1 else e for e in entries]
+
+
+def _with_id(entry: Entry) -> Entry:
+    slug = entry.slug if slug_of(entry.recipe) in entry.slug else f"{entry.slug}-{entry.recipe}"
+    return replace(entry, variant=", ".join(filter(None, (entry.variant, entry.recipe))), slug=slug)
 
 
 def _failure(record: RunRecord) -> Failure:

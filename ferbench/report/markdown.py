@@ -202,11 +202,11 @@ def half_width(p: float, n: int) -> float:
 
 
 def _recipe_remark(track: Track) -> Iterator[str]:
-    varied = [e for e in track.entries if len(e.differs) > MOST_SHOWN]
+    varied = {e.name: e.differs for e in track.entries if len(e.differs) > MOST_SHOWN}
     if varied:
         lines = [
-            f"- {escape(e.label)}: " + ", ".join(f"`{f} = {v}`" for f, v in e.differs.items())
-            for e in sorted(varied, key=lambda e: (e.model, e.strategy, e.recipe))
+            f"- {escape(name)}: " + ", ".join(f"`{f} = {v}`" for f, v in differs.items())
+            for name, differs in sorted(varied.items())
         ]
         yield "Recipes that differ from the shipped ones in more than a name has room for:\n\n" + "\n".join(lines)
 

@@ -19,6 +19,8 @@ ItemT = TypeVar("ItemT")
 MOST_SHOWN = 2
 """Changed fields that make a label."""
 _KNOBS = "imbalance.params."
+_UNNAMED = (STRATEGY, "training.precision.", "training.channels_last", "training.compile")
+"""Fields that have a column of their own, or should change nothing but the speed."""
 
 
 def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> dict[str, list[ItemT]]:
@@ -38,7 +40,7 @@ def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> d
 def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
     """By fingerprint, the fields in which a recipe differs from others for the same model and from the shipped one.
 
-    A strategy is no such difference; its knobs are, between recipes with the same one.
+    A strategy is no such difference; its knobs are, between recipes with the same one. Nor is how it is computed.
     """
     families: dict[tuple[str, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for key, recipe in recipes.items():
@@ -49,7 +51,7 @@ def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
     shipped = cache(shipped_fields)
     differing: dict[str, dict[str, Any]] = {key: {} for key in recipes}
     for members in families.values():
-        varied = _varied(list(members.values())) - {STRATEGY}
+        varied = {f for f in _varied(list(members.values())) if not f.startswith(_UNNAMED)}
         for key, own in members.items() if varied else ():
             usual = shipped(recipes[key].model.name, recipes[key].imbalance.strategy) or {}
             differing[key] |= {f: v for f, v in own.items() if f in varied and (f not in usual or usual[f] != v)}
@@ -70,12 +72,14 @@ def _varied(family: list[dict[str, Any]]) -> set[str]:
     return {field for own in family for field in own.keys() | first.keys() if own.get(field) != first.get(field)}
 
 
-def variant_label(differs: dict[str, Any], key: str) -> str:
-    """A few words for a recipe: its init or its changed fields, or its fingerprint when those are many; mostly ""."""
+def variant_label(differs: dict[str, Any]) -> str:
+    """A few words for a recipe: its init or its changed fields, or a hash of them when those are many; mostly ""."""
     if set(differs) == {"model.init"}:
         return str(differs["model.init"])
-    # more than that is no label; the list of recipes below the table spells it out
-    return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items()) if len(differs) <= MOST_SHOWN else key
+    if len(differs) <= MOST_SHOWN:
+        return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items())
+    # the list of recipes below the table spells it out; the same with every strategy
+    return digest({f: v for f, v in differs.items() if not f.startswith(_KNOBS)})
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

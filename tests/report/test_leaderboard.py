@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_recipes_of_one_model_are_told_apart(make_run):
     assert {"ResNet-18", "ResNet-18 (imagenet)", "VGG16-BN", "VGG16-BN (lr=0.01)"} < labels
     assert {"Plain CNN", "Plain CNN + focal"} < labels
     long = next(e for e in entries if e.differs.get("training.epochs") == 7)
-    assert long.variant == long.recipe
+    assert re.fullmatch("[0-9a-f]{8}", long.variant)
     assert long.slug == f"plain_cnn-none-{long.recipe}"
     assert set(long.differs) == {"optimizer.lr", "training.epochs", "augment.flip"}
 
@@ -116,6 +117,24 @@ def test_a_changed_recipe_shows_with_every_strategy(make_run):
         "Plain CNN (input_size=16) + ldam",
         "Plain CNN (input_size=16, scale=10.0) + ldam",
     ]
+
+
+def test_many_changes_have_one_name_for_all_strategies(make_run):
+    many = {"optimizer.lr": 0.01, "training.epochs": 7, "augment.flip": 0.0}
+    records = [make_run("plain_cnn", strategy=s, overrides=many)[0] for s in ("none", "focal")]
+    entries = build([*records, make_run("plain_cnn")[0]]).tracks[0].entries
+    names = {e.name for e in entries}
+    assert len(names) == 2 and "Plain CNN" in names
+    assert len({e.slug for e in entries}) == 3
+
+
+def test_how_it_is_computed_is_no_name_but_keeps_recipes_apart(make_run):
+    records = [make_run("plain_cnn")[0], make_run("plain_cnn", overrides={"precision.cpu": "fp32"})[0]]
+    entries = build(records).tracks[0].entries
+    assert {e.variant for e in entries} == {e.recipe for e in entries}
+    assert len({e.slug for e in entries}) == 2
+    (alone,) = build(records[1:]).tracks[0].entries
+    assert alone.label == "Plain CNN"
 
 
 def test_order_of_a_strategys_knobs_makes_no_other_recipe(make_run):
