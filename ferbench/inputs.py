@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
 from ferbench.recipe import AND, Budget, ImbalanceRecipe, ProtocolName, Recipe
-from ferbench.tables import dotted_fields, known, merged, read_toml, shipped, validated
+from ferbench.toml import dotted_fields, known, merged, read_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")

@@ -14,11 +14,11 @@ import ferbench
 PACKAGE = Path(ferbench.__file__).parent
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 
-BASE = {"_version", "errors", "tables"}
+BASE = {"_version", "errors", "toml"}
 MAY_IMPORT = {
     "_version": set(),
     "errors": set(),
-    "tables": {"errors"},
+    "toml": {"errors"},
     "registry": BASE,
     "recipe": BASE,
     "inputs": BASE | {"recipe"},
@@ -124,7 +124,7 @@ def test_only_the_command_line_prints():
     [
         "ferbench",
         "ferbench.cli",
-        "ferbench.tables",
+        "ferbench.toml",
         "ferbench.registry",
         "ferbench.recipe",
         "ferbench.environment",
@@ -178,7 +178,7 @@ def test_models_import_nothing_of_ours_but_errors():
 
 def test_shipped_inputs_are_found():
     from ferbench.inputs import recipe_names
-    from ferbench.tables import shipped
+    from ferbench.toml import shipped
 
     assert shipped("baselines", "defaults.toml").is_file()
     assert {"plain_cnn", "vgg16", "resnet18", "efficientnet_b2", "efficientnet_v2_s", "timm"} <= set(recipe_names())

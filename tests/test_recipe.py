@@ -20,7 +20,7 @@ from ferbench.evaluation.predictions import predictions_of
 from ferbench.inputs import load_budget, load_paper, load_recipe, parse_override, recipe_names, strategy_defaults
 from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
 from ferbench.runner import build_network
-from ferbench.tables import read_toml, shipped, validated
+from ferbench.toml import read_toml, shipped, validated
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.treatment import Treatment
 

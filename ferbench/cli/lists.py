@@ -45,7 +45,7 @@ def _rows(kind: Kind) -> list[list[str]]:
         rows = [(p.name, p.title) for p in PROTOCOLS]
     else:
         from ferbench.inputs import recipe_names
-        from ferbench.tables import shipped
+        from ferbench.toml import shipped
 
         rows = [(name, str(shipped("baselines", f"{name}.toml"))) for name in recipe_names()]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]

@@ -20,7 +20,7 @@ from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
 from ferbench.records.study import StudyRecord
-from ferbench.tables import validated
+from ferbench.toml import validated
 
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.recipe import Budget, DataKey, Recipe
 from ferbench.records.record import Environment
-from ferbench.tables import flat_fields
+from ferbench.toml import flat_fields
 
 SCHEMA_VERSION: Final = 1
 

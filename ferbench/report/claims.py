@@ -14,7 +14,7 @@ from ferbench.report.cells import MISSING, percent
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard
 from ferbench.report.table import table
-from ferbench.tables import read_toml, shipped, validated
+from ferbench.toml import read_toml, shipped, validated
 
 TEST_SIZES = (3589, 7178)
 """PublicTest or PrivateTest alone, and both."""

@@ -13,7 +13,7 @@ from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe, RunSpec
 from ferbench.report.variants import by_recipe, recipe_fingerprint, shipped_fields
-from ferbench.tables import flat_fields
+from ferbench.toml import flat_fields
 
 Changes = tuple[tuple[str, str], ...]
 

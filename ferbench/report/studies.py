@@ -19,7 +19,7 @@ from ferbench.report.cells import MISSING, duration
 from ferbench.report.entries import Spread
 from ferbench.report.study_figures import draw_study, front, judged_value
 from ferbench.report.table import escape, table
-from ferbench.tables import flat_fields
+from ferbench.toml import flat_fields
 
 _FIGURES = {
     "history.png": "every trial and the best so far",

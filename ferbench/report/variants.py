@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ferbench.errors import InputError
 from ferbench.inputs import STRATEGY, load_recipe
 from ferbench.recipe import Recipe
-from ferbench.tables import flat_fields
+from ferbench.toml import flat_fields
 
 ItemT = TypeVar("ItemT")
 

@@ -19,7 +19,7 @@ from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow
 from ferbench.study.plan import check_data
 from ferbench.study.space import Space
-from ferbench.tables import flat_fields, shipped
+from ferbench.toml import flat_fields, shipped
 
 
 @dataclass(frozen=True)

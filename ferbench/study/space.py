@@ -17,7 +17,7 @@ from ferbench.inputs import changed_recipe, recipe_fields, source_path, strategy
 from ferbench.models import check
 from ferbench.recipe import Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
-from ferbench.tables import flat_fields, known, read_toml, shipped, validated
+from ferbench.toml import flat_fields, known, read_toml, shipped, validated
 from ferbench.training.sums import check_corrections, strategy_of
 
 KNOB = "imbalance.params."

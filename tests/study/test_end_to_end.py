@@ -11,7 +11,7 @@ import pytest
 from ferbench.inputs import load_recipe
 from ferbench.models import MAIN_MODELS
 from ferbench.records.store import Store
-from ferbench.tables import flat_fields
+from ferbench.toml import flat_fields
 
 # on the command line, so that one `tune` after another goes on with the same studies
 CHANGES = ("input_size=32", "start_size=0", "precision.cpu=fp32", "channels_last=true")
