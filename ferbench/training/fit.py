@@ -19,12 +19,11 @@ from ferbench.training.optimization import (
     parameter_groups,
     schedule_factor,
     set_learning_rate,
+    weight_average,
 )
 from ferbench.training.treatment import Pasting
 
 if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
-
     from ferbench.environment import Arithmetic
     from ferbench.recipe import AugmentRecipe, Recipe
     from ferbench.training.batches import Batches
@@ -94,7 +93,7 @@ class Trainer:
         self.streams = RandomStreams(seed, arithmetic.device)
         self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.needs_scaler)
         decay = recipe.training.ema_decay
-        self.ema = _average(network, decay) if decay else None
+        self.ema = weight_average(network, decay) if decay else None
         self.plateau = Plateau(recipe.schedule)
         self.mixing = treatment.mixing(arithmetic.device)
         self.treatment.watch(network.get_submodule(head))
@@ -266,14 +265,6 @@ class Trainer:
         self.best.restore(state["best"], self.arithmetic.device)
         self.rival.restore(state["rival"], self.arithmetic.device)
         self.elapsed = state["elapsed"]
-
-
-def _average(network: nn.Module, decay: float) -> ModelEmaV3:
-    # imported here: it takes half of a worker's start
-    from timm.utils.model_ema import ModelEmaV3
-
-    # warm-up: without it a short run's average would still hold the random start
-    return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False)
 
 
 def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

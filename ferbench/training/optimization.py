@@ -1,4 +1,4 @@
-"""Parameter groups, the optimizer and the learning rate over the updates."""
+"""Parameter groups, the optimizer, the learning rate over the updates, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import nn
 from ferbench.training.muon import Muon
 
 if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
+
     from ferbench.recipe import OptimizerRecipe, ScheduleRecipe
 
 _NUMBERED = ("features", "blocks", "stages", "layers")
@@ -108,3 +110,12 @@ class Plateau:
     def restore(self, state: list[float]) -> None:
         """Take up a checkpoint's state."""
         self.factor, self.best, self.waited = state[0], state[1], int(state[2])
+
+
+def weight_average(network: nn.Module, decay: float) -> ModelEmaV3:
+    """An exponential moving average of a network's weights and buffers."""
+    # imported here: it takes half of a worker's start
+    from timm.utils.model_ema import ModelEmaV3
+
+    # warm-up: without it a short run's average would still hold the random start
+    return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False)
