@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from ferbench.recipe import Recipe, RunSpec
 
-
 WEIGHTS = "weights.safetensors"
 CHECKPOINT_VERSION = 3
 """Raised whenever older checkpoints cannot be gone on from."""
@@ -179,7 +178,6 @@ def run_one(
         TrainingDivergedError: the loss is no longer finite.
     """
     check_dataset(spec, dataset)
-    assert dataset.test is not None
     start = time.perf_counter()
     device = choose_device(device_name)
     # now, not at the end: the source may change while a run goes on
@@ -192,17 +190,9 @@ def run_one(
         torch.cuda.reset_peak_memory_stats(device)
     watcher.on_note(f"computes in {choice}")
     prepared = (set_up if after is None else after.set_up)(spec, dataset, choice.arithmetic)
-    trainer = prepared.trainer
-    fitted = fit(trainer, prepared.validate, checkpoint, watcher)
+    fitted = fit(prepared.trainer, prepared.validate, checkpoint, watcher)
     this_sitting = time.perf_counter() - start
-    predictions = [
-        prepared.predict(trainer.network, "val", dataset.val),
-        prepared.predict(trainer.network, "test", dataset.test),
-    ]
-    if fitted.rival_weights:
-        rival = copy.deepcopy(trainer.network)
-        rival.load_state_dict(fitted.rival_weights)
-        predictions.append(replace(prepared.predict(rival, "test", dataset.test), split=HONEST))
+    predictions = _predictions(prepared, fitted)
     record = RunRecord(
         id=spec.id,
         spec=spec,
@@ -222,10 +212,22 @@ def run_one(
         source_finished_at=since,
         notes=[*dataset.notes, *notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
     )
-    write_weights(store, spec, trainer.network)
+    write_weights(store, spec, prepared.trainer.network)
     store.write_run(record, predictions)
     checkpoint.path.unlink(missing_ok=True)
     return record
+
+
+def _predictions(prepared: Prepared, fitted: Fitted) -> list[Predictions]:
+    """Of val and test; where test chose the epoch, also those of test at the epoch that val would have chosen."""
+    dataset, network = prepared.dataset, prepared.trainer.network
+    assert dataset.test is not None
+    found = [prepared.predict(network, "val", dataset.val), prepared.predict(network, "test", dataset.test)]
+    if fitted.rival_weights:
+        rival = copy.deepcopy(network)
+        rival.load_state_dict(fitted.rival_weights)
+        found.append(replace(prepared.predict(rival, "test", dataset.test), split=HONEST))
+    return found
 
 
 def _cost(prepared: Prepared, fitted: Fitted, this_sitting: float, after: Stage | None) -> Cost:

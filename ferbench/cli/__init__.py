@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -35,13 +35,20 @@ app.add_typer(data_app, name="data")
 app.add_typer(tune.app, name="tune")
 
 
+# typer brings its own click, whose errors have no public name
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        app(standalone_mode=True)
+        exit_code = app(standalone_mode=False)
     except InputError as error:
         say(f"ferbench: {error}")
+        sys.exit(2)
+    except _UsageError as error:
+        _tell(error)
         sys.exit(2)
     except Interrupted as stop:
         say(f"ferbench: {stop}")
@@ -50,7 +57,14 @@ def main() -> NoReturn:
         # the reader of a pipe has had enough
         sys.stderr.close()
         sys.exit(0)
-    sys.exit(0)
+    sys.exit(exit_code or 0)
+
+
+def _tell(error: Any) -> None:
+    """A usage error in one line; without a message it was a call for help, which is on the screen."""
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    if message:
+        say(f"ferbench: {message} (see `{error.ctx.command_path} --help`)")
 
 
 def _on_sigterm(number: int, frame: object) -> None:

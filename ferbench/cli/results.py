@@ -30,7 +30,13 @@ def report(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="An entry: its label or slug, or a model's name.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="An entry by its name in the table or in leaderboard.csv, or a model's name.",
+        ),
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
     metric: Annotated[str, typer.Option(help="See `ferbench list metrics`.")] = "accuracy",
     track: Annotated[

@@ -138,8 +138,9 @@ def _duration(seconds: float) -> str:
 
 
 def _show_leaderboard(plan: Any, records: list[Any]) -> None:
+    from ferbench.report.evidence import weigh_all
     from ferbench.report.leaderboard import build
     from ferbench.report.terminal import show
 
-    show(build(records))
+    show(weigh_all(build(records), plan.store))
     print(f"records and predictions: {plan.store.root}; `ferbench report --results {plan.store.root}` publishes them")

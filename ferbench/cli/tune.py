@@ -170,7 +170,7 @@ def status(wanted: Wanted = "*", storage: Storage = None, results: Results = Pat
 
 @app.command()
 def best(wanted: Wanted = "*", storage: Storage = None, results: Results = Path("results")) -> None:
-    """Show each study's best trial: its values, and the command that trains it."""
+    """Show each study's best trial and its values (`tune export` writes its recipe, `tune promote` trains it)."""
     from ferbench.records.store import Store
     from ferbench.report.studies import best_lines
     from ferbench.study.find import studies

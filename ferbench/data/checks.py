@@ -65,14 +65,14 @@ class Description:
             "blank        " + ", ".join(f"{self.blank[s]} in {s}" for s in splits),
             "nearly flat  " + ", ".join(f"{self.flat[s]} in {s}" for s in splits),
             f"duplicates   {self.distinct:,} distinct of {self.images:,}; {self.images - self.distinct:,} redundant "
-            f"copies in {self.groups:,} groups; {self.groups_with_labels} groups with more than one label; "
-            f"{self.groups_across} across splits",
-            f"twins        {self.val_in_train} val images in train",
+            f"copies in {self.groups:,} groups; {self.groups_with_labels:,} groups with more than one label; "
+            f"{self.groups_across:,} across splits",
+            f"twins        {self.val_in_train:,} val images in train",
         ]
         if "test" in self.counts:
             clean = sum(self.counts["test"]) - self.test_in_either
             lines[-1] += (
-                f"; {self.test_in_train} test images in train, {self.test_in_either} in train or val; "
+                f"; {self.test_in_train:,} test images in train, {self.test_in_either:,} in train or val; "
                 f"clean test: {clean:,}"
             )
         lines.append(f"train pixels mean {self.train_mean:.4f}, std {self.train_std:.4f} (0-1 scale)")
@@ -82,6 +82,9 @@ class Description:
 def describe(dataset: Dataset) -> Description:
     """The facts about a data set; equal means equal in every pixel."""
     splits = dict(dataset.splits())
+    if dataset.honest is not None:
+        # val is test there, which would count twice
+        splits["val"] = dataset.honest
     hashes = {name: digests(split.images) for name, split in splits.items()}
     everything = np.concatenate(list(hashes.values()))
     labels = np.concatenate([s.labels for s in splits.values()]).astype(np.int64)

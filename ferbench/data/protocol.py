@@ -152,7 +152,7 @@ def _pooled(dataset: Dataset) -> Images:
 
 def _assembled(found: Images, given: Dataset, *notes: str) -> Dataset:
     dataset = assemble(found)
-    return replace(dataset, name=given.name, notes=(*given.notes, *notes))
+    return replace(dataset, name=given.name, official=given.official, notes=(*given.notes, *notes))
 
 
 _OFFICIAL = "trained on Training; the epoch is chosen on PublicTest (val); PrivateTest (test) is looked at once per run"

@@ -47,12 +47,10 @@ def style() -> Iterator[None]:
 
 def blank(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Canvas, list[Axes]]:
     """An empty figure of that many inches, and its axes from left to right, row by row."""
-    # Figure and its Agg canvas, not pyplot: no global state, no display
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    # not pyplot: no global state, no display; and nothing that draws before `png`: seaborn would, for its labels
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(canvas)
     return canvas, list(np.atleast_1d(canvas.subplots(rows, columns)).flat)
 
 

@@ -7,13 +7,16 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe, RunSpec
 from ferbench.report.variants import by_recipe, recipe_fingerprint, shipped_fields
 from ferbench.toml import flat_fields
+
+if TYPE_CHECKING:
+    from ferbench.report.entries import Entry
 
 Changes = tuple[tuple[str, str], ...]
 
@@ -29,6 +32,12 @@ def run_commands(specs: Iterable[RunSpec]) -> list[str]:
     trained = [s for s in specs if s.tta == "none" and not (looked_with and s.id in looked_with)]
     kinds = sorted({s.tta for s in specs} - {"none"})
     return _commands(trained) + [line for tta in kinds for line in _commands([s for s in specs if s.tta == tta])]
+
+
+def ensemble_commands(entries: Iterable[Entry]) -> list[str]:
+    """A `ferbench ensemble` line for each ensemble."""
+    records = [e.ensemble for e in entries if e.ensemble]
+    return [f"ferbench ensemble --from {','.join(r.candidates)} --metric {r.metric}" for r in records]
 
 
 def _commands(specs: Sequence[RunSpec]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -64,7 +65,7 @@ class Duel:
             difference, ends = -difference, Interval(-ends.high, -ends.low)
         low, high = (self._amount(end) for end in ends)
         unit = " points" if self.metric in POINTS else ""
-        sure = f"95 % interval {low} to {high}, p = {_p(self.result.p)} ({self.result.test})"
+        sure = f"95 % interval {low} to {high}, p {_p(self.result.p)} ({self.result.test})"
         by = f"{self._amount(difference)}{unit}"
         if self.is_separable:
             return f"{a} is {by} better than {b} in {metric.title}, {sure}."
@@ -81,19 +82,25 @@ class Duel:
             seeds = f"{'seed' if len(entry.seeds) == 1 else 'seeds'} {', '.join(map(str, entry.seeds))}"
             whose = "averaged runs" if entry.model == ENSEMBLE else seeds
             lines.append(f"  {entry.label}: {mean} ({low} to {high}), {whose}")
+        if any(len(e.seeds) == 1 and e.model != ENSEMBLE for e in self.entries):
+            lines.append("One seed is one draw: how far another would move a score is in no interval here.")
         return lines
 
     def _by_class(self) -> list[str]:
         sure = [c for c in self.classes if c.p < ERROR_RATE]
         told = ", ".join(f"{c.name} {100 * c.comparison.difference:+.1f}" for c in sure)
-        lines = [f"Classes whose recall differs, points (Holm over {len(self.classes)} classes): {told or 'none'}"]
+        a, b = (e.label for e in self.entries)
+        lines = [
+            f"Recall by class, {a} less {b}, in points; classes that differ (Holm over {len(self.classes)} classes): "
+            f"{told or 'none'}"
+        ]
         width = max(len(c.name) for c in self.classes)
         for c in self.classes:
             (recall_a, recall_b), (f1_a, f1_b) = c.recalls, c.f1s
             low, high = (100 * end for end in c.comparison.interval)
             lines.append(
                 f"  {c.name:{width}}  recall {100 * recall_a:5.1f} and {100 * recall_b:5.1f} % "
-                f"({100 * c.comparison.difference:+5.1f}, {low:+5.1f} to {high:+5.1f}, p = {_p(c.p)})  "
+                f"({100 * c.comparison.difference:+5.1f}, {low:+5.1f} to {high:+5.1f}, p {_p(c.p)})  "
                 f"F1 {f1_a:.3f} and {f1_b:.3f}  {c.images:,} images"
             )
         return lines
@@ -104,7 +111,7 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
 
     Args:
         store: the results folder.
-        a: an entry's label or slug as in leaderboard.csv, or a model's name.
+        a: an entry's label, its name in leaderboard.csv (`entry`), or a model's name.
         b: the other's.
         metric: a row of METRICS.
         track: its slug; None is the first track that has both.
@@ -162,17 +169,31 @@ def _find(board: Leaderboard, a: str, b: str, slug: str | None) -> tuple[Track, 
             if both[0] == both[1]:
                 raise InputError(f"{a!r} and {b!r} are the same entry of {track.slug}")
             return track, (both[0][0], both[1][0])
-    where = f"track {slug}" if slug else "one track"
-    known = sorted({e.slug for t in tracks if slug in (None, t.slug) for e in t.entries})
-    raise InputError(f"{a!r} and {b!r} are not both in {where} (entries: {', '.join(known[:20]) or 'none'})")
+    searched = [t for t in tracks if slug in (None, t.slug)]
+    for word in (a, b):
+        if not any(_matches(t, word) for t in searched):
+            raise InputError(_unknown(word, searched, slug))
+    raise InputError(f"{a!r} and {b!r} are not in one track: {_tracks_of(a, tracks)}; {_tracks_of(b, tracks)}")
+
+
+def _unknown(word: str, tracks: list[Track], slug: str | None) -> str:
+    known = sorted({e.slug for t in tracks for e in t.entries})
+    near = difflib.get_close_matches(word, known, 5, cutoff=0.3)
+    where = f"track {slug}" if slug else "any track"
+    return f"no entry {word!r} in {where} (nearest: {', '.join(near) or 'none'}; all {len(known)}: leaderboard.csv)"
+
+
+def _tracks_of(word: str, tracks: list[Track]) -> str:
+    return f"{word} is in {', '.join(t.slug for t in tracks if _matches(t, word))}"
 
 
 def _matches(track: Track, word: str) -> list[Entry]:
     exact = [e for e in track.entries if word in (e.slug, e.label)]
     plain = [e for e in track.entries if e.model == word and e.strategy == "none"]
-    # a model's name is not its other views
-    return exact or [e for e in plain if e.is_trained] or plain
+    # a model's name is its shipped recipe, and none of its other views
+    trained = [e for e in plain if e.is_trained]
+    return exact or [e for e in trained if not e.differs] or trained or plain
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "under 0.001"
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"

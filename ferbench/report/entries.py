@@ -68,10 +68,10 @@ class Entry:
     spec: RunSpec | None
     """Of the first run; None for an ensemble."""
     variant: str
-    """What tells this recipe from others for the same model ("lr=0.05", or a hash), and TTA; or
-    an ensemble's members; mostly ""."""
+    """What tells this recipe from the shipped one ("lr=0.05", or a hash), and TTA; or an ensemble's members; mostly
+    ""."""
     differs: dict[str, Any]
-    """The recipe's values of the dotted fields in which those recipes differ, where they are not the shipped one's."""
+    """The recipe's values of the dotted fields in which it is not the shipped one; see `variants.differing_fields`."""
     slug: str
     """Name for files, unique within the track."""
     seeds: tuple[int, ...]
@@ -108,6 +108,8 @@ class Entry:
     device: str
     """Name of the GPU or CPU; several are joined by "; "."""
     device_type: str
+    ensemble: EnsembleRecord | None = None
+    """Its record, where the entry is one."""
     evidence: Evidence | None = None
     """See `report.evidence.weigh`; None: not asked for, or the predictions are not there."""
 
@@ -146,7 +148,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         spec=runs[0].spec,
         variant=", ".join(variant + views),
         differs=differs,
-        slug=slug_of("-".join([recipe.model.name, recipe.imbalance.strategy, *([key] if differs else []), *views])),
+        slug=slug_of("-".join([recipe.model.name, recipe.imbalance.strategy, *variant, *views])),
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
         places=tuple(run_place(r.spec) for r in runs),
@@ -204,6 +206,7 @@ def entry_of_ensemble(record: EnsembleRecord, runs: dict[str, RunRecord]) -> Ent
         train_images_per_second=None,
         # one network after the other
         inference={s: 1 / sum(1 / r[s] for r in rates) for s in sorted(sizes)} if len(machines) == 1 else {},
+        ensemble=record,
         device="; ".join(sorted({device for _, device, _ in machines})),
         device_type="; ".join(sorted({kind for kind, _, _ in machines})),
     )

@@ -23,7 +23,8 @@ def frame(board: Leaderboard) -> pd.DataFrame:
 
     `_low` and `_high` are limits of 95 % intervals of test scores and ranks; entries of a track that share a letter of
     `group` cannot be told apart; `clean_` scores are on the `n_clean` test images without a twin in train or val.
-    Protocol oracle chose on test: its scores are too good.
+    Protocol oracle chose on test: its scores are too good. `entry` is its name within the track, as `ferbench compare`
+    takes it.
     Scores are on the 0-1 scale, speeds in images/s, `macs` for one image. `seeds`, `best_epochs` and `runs` hold
     several values with spaces between them. Rows of different tracks (`track`) must not be compared.
     """
@@ -63,6 +64,7 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
         "fraction": track.budget.fraction,
         "epochs": entry.epochs,
         "rank": entry.rank or None,
+        "entry": entry.slug,
         "model": entry.model,
         "strategy": entry.strategy,
         "init": entry.init,

@@ -156,12 +156,13 @@ def _track(
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """The entries, with their recipe's or ensemble's id where their labels would be the same."""
-    labels = Counter(e.label for e in entries)
-    return [_with_id(e) if labels[e.label] > 1 else e for e in entries]
+    """The entries, with their recipe's or ensemble's id where their labels or slugs would be the same."""
+    labels, slugs = Counter(e.label for e in entries), Counter(e.slug for e in entries)
+    return [_with_id(e) if labels[e.label] > 1 or slugs[e.slug] > 1 else e for e in entries]
 
 
 def _with_id(entry: Entry) -> Entry:
+    # an ensemble has it already
     slug = entry.slug if slug_of(entry.recipe) in entry.slug else f"{entry.slug}-{entry.recipe}"
     return replace(entry, variant=", ".join(filter(None, (entry.variant, entry.recipe))), slug=slug)
 

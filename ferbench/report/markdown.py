@@ -11,12 +11,12 @@ from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
 from ferbench.report import claims, strategies
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
-from ferbench.report.commands import run_commands
+from ferbench.report.commands import ensemble_commands, run_commands
 from ferbench.report.entries import Entry
 from ferbench.report.evidence import WEIGHED, Evidence
 from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
-from ferbench.report.sections import calibration, class_table, failure_table, oracle
+from ferbench.report.sections import calibration, class_table, ensembles, failure_table, oracle
 from ferbench.report.table import escape, table
 from ferbench.report.variants import MOST_SHOWN
 
@@ -81,7 +81,7 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
         yield from _more(whole.failures, "runs", "`runs/`")
         yield f"{failure_table(track)}\n"
     shown = {i for e in track.entries for i in e.runs} | {f.id for f in track.failures}
-    commands = "\n".join(run_commands(r.spec for r in records if r.id in shown))
+    commands = "\n".join(run_commands(r.spec for r in records if r.id in shown) + ensemble_commands(track.entries))
     yield f"### How to make these runs\n\n```sh\n{commands}\n```\n"
     yield f"{_environments(records)}\n"
 
@@ -111,7 +111,7 @@ def _budget(track: Track) -> str:
     )
     epochs = f"{budget.epochs} epochs" if budget.epochs else "each recipe's own number of epochs"
     batches = f" in batches of {budget.batch_size}" if budget.batch_size else ""
-    caveat = ": it shows the line, not what a model can do" if budget.name in ("quick", "demo") else ""
+    caveat = ": it shows that everything runs, not what a model can do" if budget.name in ("quick", "demo") else ""
     return f"Budget {escape(budget.name)}: {share}, {epochs}{batches}{caveat}."
 
 
@@ -190,10 +190,12 @@ def _remarks(track: Track) -> Iterator[str]:
         )
     if track.batch_sizes:
         yield (
-            "images/s is inference at that batch size on the device named, with the images already on it; training is "
+            "images/s is inference at that batch size on the device named, with the images already on it: one short "
+            "sample per run, which other work on the machine moves (`speed.md` measures with more care). training is "
             "wall clock without evaluation."
         )
     yield from _recipe_remark(track)
+    yield from ensembles(track)
 
 
 def half_width(p: float, n: int) -> float:

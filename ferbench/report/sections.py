@@ -8,7 +8,7 @@ from ferbench.evaluation.metrics import METRICS
 from ferbench.report.cells import MISSING, percent, signed, unit
 from ferbench.report.leaderboard import Track
 from ferbench.report.oracle import inflations
-from ferbench.report.table import table
+from ferbench.report.table import escape, table
 
 
 def class_table(track: Track) -> str:
@@ -43,7 +43,7 @@ def oracle(track: Track) -> Iterator[str]:
     yield (
         "**Not results:** the epoch was chosen by looking at the test images, as LetheSec's ResNet18 and WuJie1010's "
         "VGG19 did (usef-kh/fer chose on PrivateTest too, but reports PublicTest). The table says by how many points "
-        "that inflates the accuracy: in the same trainings, val would have chosen the other epoch."
+        "that inflates the accuracy: chosen on val are the same trainings at the epoch that val would have chosen."
     )
     rows = [
         [
@@ -57,6 +57,17 @@ def oracle(track: Track) -> Iterator[str]:
     ]
     headers = ["model", "seeds", "chosen on test, %", "chosen on val, %", "inflation, points"]
     yield table(headers, rows, ["model"])
+
+
+def ensembles(track: Track) -> Iterator[str]:
+    """A paragraph on what each ensemble averages."""
+    lines = [
+        f"- {escape(e.label)}: {', '.join(f'{m.weight} x `{m.run}`' for m in e.ensemble.members)}"
+        for e in track.entries
+        if e.ensemble
+    ]
+    if lines:
+        yield "What ensembles average, as often as val chose it:\n\n" + "\n".join(lines)
 
 
 def failure_table(track: Track) -> str:

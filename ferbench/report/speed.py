@@ -90,12 +90,12 @@ def _training(record: BenchRecord) -> list[list[str]]:
 
 def _inference(record: BenchRecord) -> Iterator[list[str]]:
     for row in record.rows:
+        head = [record.subject, str(record.settings["input size"]), str(record.settings["arithmetic"]), row.name]
         sizes = [int(unit.removeprefix("ms at ")) for unit in row.samples if unit.startswith("ms at ")]
         for size in sizes:
             times = sorted(row.samples[f"ms at {size}"])
             yield [
-                record.subject,
-                row.name,
+                *head,
                 str(size),
                 _number(1000 * size / median(times)),
                 f"{median(times):.2f}",
@@ -105,7 +105,7 @@ def _inference(record: BenchRecord) -> Iterator[list[str]]:
                 row.note,
             ]
         if not sizes:
-            yield [record.subject, row.name, *[MISSING] * 6, row.note]
+            yield [*head, *[MISSING] * 6, row.note]
 
 
 def _start(record: BenchRecord) -> Iterator[list[str]]:
@@ -149,11 +149,12 @@ def _samples(record: BenchRecord, name: str) -> list[float]:
 
 
 def _ratio(ours: list[float], theirs: list[float]) -> str:
-    """The median over the rounds of what the two sides did in the same round."""
+    """Over the rounds, median and range of what the two sides did in the same round."""
     # a side too slow for rounds has one sample
     pairs = zip(ours, theirs, strict=True) if len(ours) == len(theirs) else [(median(ours), median(theirs))]
-    value = median(a / b for a, b in pairs)
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    ratios = [a / b for a, b in pairs]
+    middle, *ends = (f"{v:.2f}" if v < 10 else f"{v:.1f}" for v in (median(ratios), min(ratios), max(ratios)))
+    return f"{middle} ({' to '.join(ends)})" if len(ratios) > 1 else middle
 
 
 def _number(value: float) -> str:
@@ -168,12 +169,15 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
         ],
         _training,
         "Training images/s with the recipe's batch and augmentation. Conventional: torchvision on Pillow images in one "
-        "loader process per core, NCHW. Model alone: forward, backward and update on one resident batch. MFU: 3 x MACs "
-        "x images/s over the rate of a large matrix product in the same arithmetic. Validation: its share of an epoch "
-        "with all training and val images.",
+        "loader process per core, NCHW. Model alone: forward, backward and update on one resident batch. ours / ...: "
+        "median and range of the ratios within a round. MFU: 3 x MACs x images/s over the rate of a large matrix "
+        "product in the same arithmetic. Validation: its share of an epoch with all training and val images.",
     ),
     "inference": (
-        ["model", "engine", "batch", "images/s", "p50, ms", "p99, ms", "peak memory, MB", "passes", "remark"],
+        [
+            "model", "pixels", "arithmetic", "engine", "batch", "images/s", "p50, ms", "p99, ms", "peak memory, MB",
+            "passes", "remark",
+        ],
         _inference,
         "From images in host memory to logits there. Each engine runs in a process of its own, so its memory is what a "
         "user of it alone would need.",

@@ -38,23 +38,17 @@ def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> d
 
 
 def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
-    """By fingerprint, the fields in which a recipe differs from others for the same model and from the shipped one.
+    """By fingerprint, the fields in which a recipe differs from the one shipped for its model and strategy.
 
-    A strategy is no such difference; its knobs are, between recipes with the same one. Nor is how it is computed.
+    Where none is shipped, from the first other one for the same model. How a run is computed is no difference.
     """
-    families: dict[tuple[str, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
-    for key, recipe in recipes.items():
-        name, strategy = recipe.model.name, recipe.imbalance.strategy
-        for field, value in flat_fields(recipe.model_dump()):
-            family = (name, strategy) if field.startswith(_KNOBS) else (name,)
-            families[family].setdefault(key, {})[field] = value
     shipped = cache(shipped_fields)
-    differing: dict[str, dict[str, Any]] = {key: {} for key in recipes}
-    for members in families.values():
-        varied = {f for f in _varied(list(members.values())) if not f.startswith(_UNNAMED)}
-        for key, own in members.items() if varied else ():
-            usual = shipped(recipes[key].model.name, recipes[key].imbalance.strategy) or {}
-            differing[key] |= {f: v for f, v in own.items() if f in varied and (f not in usual or usual[f] != v)}
+    firsts: dict[str, dict[str, Any]] = {}
+    differing = {}
+    for key, recipe in recipes.items():
+        own = dict(flat_fields(recipe.model_dump()))
+        usual = shipped(recipe.model.name, recipe.imbalance.strategy) or firsts.setdefault(recipe.model.name, own)
+        differing[key] = {f: v for f, v in own.items() if not f.startswith(_UNNAMED) and usual.get(f) != v}
     return differing
 
 
@@ -64,12 +58,6 @@ def shipped_fields(model: str, strategy: str) -> dict[str, Any] | None:
         return dict(flat_fields(load_recipe(model, strategy=strategy).model_dump()))
     except InputError:
         return None
-
-
-def _varied(family: list[dict[str, Any]]) -> set[str]:
-    """The fields that are not the same in all recipes of a family."""
-    first = family[0]
-    return {field for own in family for field in own.keys() | first.keys() if own.get(field) != first.get(field)}
 
 
 def variant_label(differs: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from ferbench.data import Dataset, load
 from ferbench.data.assemble import Images, assemble, digests
+from ferbench.data.checks import describe
 from ferbench.data.dataset import RENAMED_FOLDERS, VAL_WAS_DRAWN
 from ferbench.data.protocol import PROTOCOLS, clean_test, divide
 from ferbench.errors import InputError
@@ -67,6 +68,16 @@ def test_oracle_chooses_on_test(small):
     assert oracle.val is oracle.test is small.test
     assert oracle.train is small.train
     assert "oracle" in oracle.notes[-1]
+    # described as it was given: test would count twice
+    described, given = describe(oracle), describe(small)
+    assert (described.counts, described.images) == (given.counts, given.images)
+    assert (described.val_in_train, described.test_in_either) == (1, 2)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.names)
+def test_splits_that_are_drawn_leave_the_data_official(protocol):
+    assert divide(replace(many(), official=True), protocol).official
+    assert not divide(many(), protocol).official
 
 
 def many(name: str = "faces") -> Dataset:

@@ -41,7 +41,7 @@ def test_the_better_one_in_a_sentence(duel):
     assert result.result.p == mcnemar(20, 2, mid=True) < 0.001
     assert re.fullmatch(
         r"ResNet-18 is 9\.0 points better than VGG16-BN in accuracy, 95 % interval \d+\.\d to \d+\.\d, "
-        r"p = under 0\.001 \(McNemar, mid-p\)\.",
+        r"p < 0\.001 \(McNemar, mid-p\)\.",
         result.sentence(),
     )
     # whichever is named first
@@ -50,7 +50,8 @@ def test_the_better_one_in_a_sentence(duel):
 
 def test_class_that_makes_the_difference(duel):
     lines = compare_entries(duel, "resnet18", "vgg16").to_lines()
-    assert "Classes whose recall differs, points (Holm over 3 classes): sad +50.0" in lines
+    head = "Recall by class, ResNet-18 less VGG16-BN, in points; classes that differ (Holm over 3 classes): sad +50.0"
+    assert head in lines
     # recalls of sad 40/40 and 20/40
     line = next(line for line in lines if line.startswith("  sad"))
     assert "recall 100.0 and  50.0 %" in line
@@ -71,9 +72,7 @@ def test_alike_is_not_separable(duel, make_run):
 
 def test_lower_is_better_for_a_calibration_score(duel):
     sentence = compare_entries(duel, "vgg16", "resnet18", metric="nll").sentence()
-    assert re.match(
-        r"ResNet-18 is 0\.\d+ better than VGG16-BN in NLL, 95 % interval 0\.\d+ to 0\.\d+, p = under", sentence
-    )
+    assert re.match(r"ResNet-18 is 0\.\d+ better than VGG16-BN in NLL, 95 % interval 0\.\d+ to 0\.\d+, p <", sentence)
 
 
 def test_entries_by_label_slug_and_track(duel, make_run):
@@ -94,21 +93,38 @@ def test_a_models_name_is_not_its_other_views(duel, make_run):
 
 def test_errors(duel, make_run):
     for a, b, words, message in [
-        (
-            "resnet18",
-            "resnet",
-            {},
-            "'resnet18' and 'resnet' are not both in one track .entries: resnet18-none, vgg16-none",
-        ),
+        ("resnet18", "resnet", {}, "no entry 'resnet' in any track .nearest: resnet18-none.*all 2: leaderboard.csv"),
         ("resnet18", "resnet18", {}, "the same entry of fer2013-full"),
         ("resnet18", "vgg16", {"track": "fer2013-fll"}, "no track 'fer2013-fll' .known: fer2013-full"),
         ("resnet18", "vgg16", {"metric": "acuracy"}, "unknown metric 'acuracy' .did you mean accuracy"),
     ]:
         with pytest.raises(InputError, match=message):
             compare_entries(duel, a, b, **words)
-    duel.write_run(*with_answers(make_run("vgg16", 0, overrides={"optimizer.lr": 0.5}), [1]))
-    with pytest.raises(InputError, match=r"'vgg16' is several entries of fer2013-full: vgg16-none-\w+, vgg16-none$"):
-        compare_entries(duel, "resnet18", "vgg16")
+
+
+def test_a_models_name_is_its_shipped_recipe(duel, make_run):
+    for rate in (0.5, 0.7):
+        duel.write_run(*with_answers(make_run("vgg16", 0, overrides={"optimizer.lr": rate}), [1]))
+        duel.write_run(*with_answers(make_run("plain_cnn", 0, overrides={"optimizer.lr": rate}), [1]))
+    assert compare_entries(duel, "resnet18", "vgg16").entries[1].differs == {}
+    assert compare_entries(duel, "resnet18", "vgg16-none-lr_0.5").entries[1].differs == {"optimizer.lr": 0.5}
+    several = "'plain_cnn' is several entries of fer2013-full: plain_cnn-none-lr_0.[57], plain_cnn-none-lr_0.[57]$"
+    with pytest.raises(InputError, match=several):
+        compare_entries(duel, "resnet18", "plain_cnn")
+
+
+def test_entries_of_two_tracks_are_not_compared(duel, make_run):
+    duel.write_run(*with_answers(make_run("plain_cnn", 0, budget="quick"), [1]))
+    told = "not in one track: resnet18 is in fer2013-full; plain_cnn is in fer2013-quick"
+    with pytest.raises(InputError, match=told):
+        compare_entries(duel, "resnet18", "plain_cnn")
+
+
+def test_one_seed_is_told_to_be_one_draw(duel, make_run):
+    assert any("One seed is one draw" in line for line in compare_entries(duel, "resnet18", "vgg16").to_lines())
+    for model in ("resnet18", "vgg16"):
+        duel.write_run(*with_answers(make_run(model, 1), [1]))
+    assert not any("One seed" in line for line in compare_entries(duel, "resnet18", "vgg16").to_lines())
 
 
 def test_predictions_of_other_images_are_refused(duel, make_run):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,11 @@ def test_ensemble_is_stored_ranked_and_rescored(store):
     assert rescore(store, write=False) == []
     text = render(weigh_all(board, store), store.records())
     assert f"Ensemble ({entry.variant})" in text
+    first = record.members[0]
+    assert f"- Ensemble ({entry.variant}): {first.weight} x `{first.run}`" in text
+    # the command in the report makes it again
+    (command,) = re.findall("^ferbench ensemble --from (.*) --metric accuracy$", text, re.MULTILINE)
+    assert make_ensemble(store, command).id == record.id
 
 
 def entry_of(store) -> Entry:

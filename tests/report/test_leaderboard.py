@@ -98,8 +98,13 @@ def test_recipes_of_one_model_are_told_apart(make_run):
     assert {"Plain CNN", "Plain CNN + focal"} < labels
     long = next(e for e in entries if e.differs.get("training.epochs") == 7)
     assert re.fullmatch("[0-9a-f]{8}", long.variant)
-    assert long.slug == f"plain_cnn-none-{long.recipe}"
+    assert long.slug == f"plain_cnn-none-{long.variant}"
     assert set(long.differs) == {"optimizer.lr", "training.epochs", "augment.flip"}
+
+
+def test_a_changed_recipe_shows_when_it_is_alone(make_run):
+    (entry,) = build([make_run("plain_cnn", overrides={"model.input_size": 24})[0]]).tracks[0].entries
+    assert (entry.label, entry.slug) == ("Plain CNN (input_size=24)", "plain_cnn-none-input_size_24")
 
 
 def test_a_changed_recipe_shows_with_every_strategy(make_run):

@@ -73,7 +73,7 @@ def test_protocol_and_budget_in_words(make_run):
     assert "PrivateTest (test) is looked at once per run" in text
     quick = load_budget("quick")
     words = f"{100 * quick.fraction:g} % of each class's training images, {quick.epochs} epochs in batches of "
-    assert f"{words}{quick.batch_size}: it shows the line, not what a model can do" in text
+    assert f"{words}{quick.batch_size}: it shows that everything runs, not what a model can do" in text
     assert "`f00d`" in text
     other = text_of([make_run(data="faces")[0]])
     assert "PrivateTest" not in other

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ferbench.errors import InputError
 from ferbench.records.store import Store
 from ferbench.report import check, write
+from ferbench.report.evidence import weigh_all
 from ferbench.report.leaderboard import build
 from ferbench.report.terminal import show
 
@@ -83,6 +85,17 @@ def test_terminal_shows_every_model_and_failure(capsys, records, make_failure):
     show(build([*records, make_failure("[red]gave up", strategy="focal")]))
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("ResNet-18", "VGG16-BN", "Plain CNN", "90.00 ± 14.14", "[red]gave up"))
+
+
+def test_terminal_shows_intervals_and_groups_and_breaks_no_name(capsys, store, make_run):
+    name = {"strategy": "posthoc_logit_adjustment", "overrides": {"model.input_size": 24}}
+    store.write_run(*make_run("vgg16", 1, **name))
+    show(weigh_all(build(store.records()), store))
+    lines = capsys.readouterr().out.splitlines()
+    heads = lines[2].split()
+    assert [heads[i] for i in (0, 1, 2, -1)] == ["rank", "group", "seeds", "model"]
+    (line,) = (line for line in lines if line.endswith("VGG16-BN (input_size=24) + posthoc_logit_adjustment"))
+    assert re.search(r"\d+\.\d to \d+\.\d", line)
 
 
 def test_import_takes_neither_torch_nor_pandas_nor_matplotlib():

@@ -53,9 +53,9 @@ def test_training_by_hand(training):
     row = cells(training)
     assert (row["ferbench"], row["conventional fp32"], row["model alone"]) == ("90.0", "45.0", "100")
     # the median of each round's own ratio: 2, 2.5, 2
-    assert row["ours / fp32"] == "2.00"
+    assert row["ours / fp32"] == "2.00 (2.00 to 2.50)"
     # 1, 0.5, 0.9
-    assert row["ours / alone"] == "0.90"
+    assert row["ours / alone"] == "0.90 (0.50 to 1.00)"
     assert row["ours / autocast"] == "10.0"
     # 90 images/s x 3 x 0.1 GMAC of 60 GMAC/s
     assert row["MFU"] == "45%"
@@ -66,8 +66,9 @@ def test_training_by_hand(training):
 def test_inference_by_hand(bench):
     times = [float(t) for t in range(1, 102)]
     rows = {"eager": {"ready s": [1.0], "ms at 32": times, "MB at 32": [412.4]}, "onnxruntime": {}}
-    (table,) = tables([bench("inference", rows)])
+    (table,) = tables([bench("inference", rows, arithmetic="fp32 contiguous", **{"input size": 40})])
     eager, onnx = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
+    assert (onnx["pixels"], onnx["arithmetic"], onnx["engine"]) == ("40", "fp32 contiguous", "onnxruntime")
     assert (eager["p50, ms"], eager["p99, ms"], eager["passes"]) == ("51.00", "100.00", "101")
     assert (eager["images/s"], eager["peak memory, MB"]) == ("627", "412")
     assert onnx["images/s"] == "–"
