@@ -16,9 +16,14 @@ import numpy as np
 
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions
-from ferbench.evaluation.statistics import compare, percentile_interval, resample, stratified_weights
+from ferbench.evaluation.resampling import percentile_interval, resample, stratified_weights
+from ferbench.evaluation.statistics import compare
 
 SAMPLES, RESAMPLES = 1000, 1000
+LOST = 0.02
+"""Share of the right answers that another view of a training gets wrong."""
+VIEW_SDS = (0.002, 0.005)
+"""Standard deviations of the seeds' true gains from another view."""
 SEED_SD = 0.005
 """Standard deviation of the seeds' true accuracies: half a point, as runs on FER2013 have it."""
 
@@ -72,8 +77,19 @@ class Invented:
         """An entry of that many seeds, each with a skill of its own."""
         return [self._seed(self.random.normal(0, SEED_SD)) for _ in range(seeds)]
 
+    def view(self, entry: list[Predictions], sd: float) -> list[Predictions]:
+        """The same trainings looked at otherwise: few answers differ, for better or worse by seed, on average neither."""
+        return [self._changed(p, max(LOST * 0.7 + self.random.normal(0, sd), 0) / 0.3) for p in entry]
+
+    def _changed(self, p: Predictions, won: float) -> Predictions:
+        """Right answers become wrong with the chance LOST, wrong ones right with the chance `won`."""
+        right, chance = p.predicted == p.labels, self.random.random(len(p))
+        return self._answers(np.where(right, chance >= LOST, chance < won))
+
     def _seed(self, skill: float) -> Predictions:
-        right = self.random.random(len(self.chance)) < np.clip(self.chance + skill, 0, 1)
+        return self._answers(self.random.random(len(self.chance)) < np.clip(self.chance + skill, 0, 1))
+
+    def _answers(self, right: np.ndarray) -> Predictions:
         predicted = np.where(right, self.labels, 1 - self.labels)
         probabilities = np.where(np.eye(2, dtype=bool)[predicted], 0.9, 0.1).astype(np.float32)
         return Predictions("test", ("a", "b"), self.ids, self.labels, probabilities)
@@ -91,6 +107,17 @@ def several_seeds(seeds: int, n: int = 3589) -> tuple[float, float]:
     return held / SAMPLES, told_apart / SAMPLES
 
 
+def views(seeds: int, sd: float, n: int = 3589) -> float:
+    """Share of comparisons of an entry with another view of the same trainings, no better, that tell them apart."""
+    told_apart = 0
+    for draw in range(SAMPLES):
+        world = Invented(n, draw)
+        entry = world.entry(seeds)
+        a, b = resample([entry, world.view(entry, sd)], ["same", "same"], RESAMPLES, seed=draw)
+        told_apart += compare(a, b, "accuracy").p < 0.05
+    return told_apart / SAMPLES
+
+
 def main() -> None:
     """Print what is asked for."""
     for word in sys.argv[1:]:
@@ -101,7 +128,13 @@ def main() -> None:
                 print(f"one seed, {metric}: {100 * share:.1f} % of intervals hold the score", flush=True)
             continue
         held, wrong = several_seeds(int(word))
-        print(f"seeds {word}: {100 * held:.1f} % of intervals hold it, equals told apart in {100 * wrong:.1f} %")
+        print(
+            f"seeds {word}: {100 * held:.1f} % of intervals hold it, equals told apart in {100 * wrong:.1f} %",
+            flush=True,
+        )
+        for sd in VIEW_SDS:
+            wrong = views(int(word), sd)
+            print(f"seeds {word}, views whose gains vary by {100 * sd:.1f} points: told apart in {100 * wrong:.1f} %")
 
 
 if __name__ == "__main__":

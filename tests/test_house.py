@@ -146,6 +146,7 @@ def test_only_the_command_line_prints():
         "ferbench.evaluation.metrics",
         "ferbench.evaluation.predictions",
         "ferbench.ensemble",
+        "ferbench.evaluation.resampling",
         "ferbench.evaluation.statistics",
         "ferbench.evaluation.calibration",
         "ferbench.records.store",

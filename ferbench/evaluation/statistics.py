@@ -1,163 +1,54 @@
-"""How sure a score is: intervals from resampled test images and seeds, and tests of two entries on the same images.
-
-An entry is one way of training, its predictions one for each seed. Two things could have come out otherwise: which
-images are in the test split, and the seed. The bootstrap (Efron & Tibshirani 1993) draws both again; images are drawn
-within their class, the same for every entry, so that differences between entries are paired.
-"""
+"""Tests of two entries on the same images, of many pairs at once, and the groups they leave."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ferbench.evaluation.metrics import Array, compute, resampled_scores, terms
-from ferbench.evaluation.predictions import Predictions, same_images
+from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.resampling import LEVEL, Draws, Interval, Spread, seed_spread
 
-RESAMPLES = 10_000
-LEVEL = 0.95
-_CHUNK = 500
-"""Resamples at a time: their weights for 3,589 images take 14 MB."""
-
-
-class Interval(NamedTuple):
-    """Limits of a score."""
-
-    low: float
-    high: float
+_DOUBT = 0.5
+"""How much of the images' part counts as uncertainty of the seeds' own part, which is a difference from it: with none,
+equals are told apart too often where seeds are paired, with all of it hardly ever (`scripts/coverage.py`)."""
+_LEAST_FREEDOM = 2.0
+"""With a single degree of freedom, that of two seeds, an interval of a score reaches beyond all scores."""
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """One entry's scores on every resample; draw `b` of any two entries has the same images."""
-
-    predictions: Sequence[Predictions]
-    """By seed."""
-    means: dict[str, float]
-    """Metric -> mean over seeds of the score on the images as they are."""
-    of_images: dict[str, Array]
-    """Metric -> [B]: mean over the seeds of the scores on the drawn images."""
-    of_seeds: dict[str, Array]
-    """Metric -> [B]: how far drawing seeds moves that mean; 0 for a single seed, which says nothing of others."""
-
-    def scores(self, metric: str) -> Array:
-        """[B] means over drawn seeds on drawn images."""
-        return self.of_images[metric] + self.of_seeds[metric]
-
-    def interval(self, metric: str) -> Interval:
-        """The percentile interval of a score."""
-        return percentile_interval(self.scores(metric))
+MANY = 5
+"""Entries from which a median says something."""
 
 
-def resample(
-    entries: Sequence[Sequence[Predictions]],
-    trainings: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Draws]:
-    """The scores of each entry on the same resamples of the images.
+class Pooled(NamedTuple):
+    """How seeds vary, from several entries whose seeds are taken to vary alike."""
 
-    Args:
-        entries: for each entry its predictions by seed; all on the same images in the same order.
-        trainings: what each entry's seeds were trained as; entries with equal ones (a run and other views of it) have
-            the same seeds drawn. None: no two are the same.
-        resamples: how many.
-        seed: of the draws.
+    own: float
+    """Variance between seeds that is their own; see `Spread`."""
+    freedom: int
+    """Its degrees of freedom; 0: no entry has several seeds."""
 
-    Raises:
-        ValueError: the predictions are of different images.
+
+def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
+    """How the entries' seeds vary, each training counting once.
+
+    The mean of their variances; from MANY entries on the median, as one that has gone astray must not widen all.
     """
-    everything = [p for seeds in entries for p in seeds]
-    labels = everything[0].labels
-    if not same_images(everything):
-        raise ValueError("predictions on different images cannot be compared")
-    random = np.random.Generator(np.random.PCG64(seed))
-    summed = [terms(p) for p in everything]
-    chunks: list[list[dict[str, Array]]] = [[] for _ in everything]
-    for start in range(0, resamples, _CHUNK):
-        weights = stratified_weights(labels, min(_CHUNK, resamples - start), random)
-        for found, scores in zip(chunks, resampled_scores(summed, weights), strict=True):
-            found.append(scores)
-    joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
-    shifts: dict[Hashable, Array] = {}
-    draws = []
-    for seeds, training in zip(entries, trainings or range(len(entries)), strict=True):
-        drawn = [next(joined) for _ in seeds]
-        if training not in shifts:
-            shifts[training] = seed_shifts(len(seeds), resamples, random)
-        draws.append(_draws(seeds, drawn, shifts[training]))
-    return draws
+    from scipy.stats import chi2
 
-
-def _draws(seeds: Sequence[Predictions], drawn: list[dict[str, Array]], shifts: Array) -> Draws:
-    points = [compute(p) for p in seeds]
-    means, of_images, of_seeds = {}, {}, {}
-    for metric in points[0]:
-        own, on_images = np.array([p[metric] for p in points]), np.stack([d[metric] for d in drawn])
-        means[metric], of_images[metric] = float(own.mean()), on_images.mean(0)
-        of_seeds[metric] = own @ shifts * seed_share(own, on_images)
-    return Draws(seeds, means, of_images, of_seeds)
-
-
-def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Generator) -> Array:
-    """[resamples, N] how often each image is drawn, with replacement; each class keeps its number of images."""
-    weights = np.empty((resamples, len(labels)))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        drawn = random.integers(0, len(members), (resamples, len(members)))
-        drawn += np.arange(resamples)[:, None] * len(members)
-        counts = np.bincount(drawn.reshape(-1), minlength=drawn.size)
-        weights[:, members] = counts.reshape(resamples, -1)
-    return weights
-
-
-def seed_shifts(seeds: int, resamples: int, random: np.random.Generator) -> Array:
-    """[seeds, resamples] by how much each seed counts more or less in a mean over seeds drawn with replacement.
-
-    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988), so the shifts are stretched by as
-    much. A single seed has none.
-    """
-    if seeds == 1:
-        return np.zeros((1, resamples))
-    counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T
-    return (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
-
-
-def seed_share(scores: Array, on_images: Array) -> float:
-    """What of the spread between seeds is the seeds' own and not the images', as a share of its standard deviation.
-
-    Seeds answer some images differently by chance, which spreads their scores even where none is better; drawing the
-    images has that in it already.
-
-    Args:
-        scores: [S] on the images as they are.
-        on_images: [S, B] on drawn images.
-    """
-    if len(scores) == 1:
-        return 0.0
-    spread = scores.var(ddof=1)
-    by_images = (on_images - on_images.mean(0)).var(axis=1).sum() / (len(scores) - 1)
-    return float(max(spread - by_images, 0.0) / spread) ** 0.5 if spread > 0 else 0.0
-
-
-def percentile_interval(scores: Array) -> Interval:
-    """The middle LEVEL of resampled scores."""
-    low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
-
-
-def rank_intervals(scores: Array) -> list[tuple[int, int]]:
-    """For each of E entries the middle LEVEL of its ranks over resamples [E, B], the best of a draw being 1.
-
-    Equal scores share the best rank of theirs.
-    """
-    ordered = np.sort(-scores, axis=0)
-    ranks = np.stack([1 + (ordered < row).sum(0) for row in -scores])
-    limits = np.quantile(ranks, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1, method="inverted_cdf")
-    return [(int(low), int(high)) for low, high in limits.T]
+    several = {d.training: d for d in entries if len(d.predictions) > 1}.values()
+    if not several:
+        return Pooled(0.0, 0)
+    degrees = np.array([len(d.predictions) - 1 for d in several])
+    variances = np.array([d.own[metric].var(ddof=1) for d in several])
+    if len(degrees) >= MANY:
+        # the median of a variance is less than its mean
+        typical = float(np.median(variances * degrees / chi2.median(degrees)))
+    else:
+        typical = float(np.average(variances, weights=degrees))
+    images = np.average([seed_spread(d.own[metric], d.on_images[metric]).images for d in several], weights=degrees)
+    return Pooled(max(typical - float(images), 0.0), int(degrees.sum()))
 
 
 class Comparison(NamedTuple):
@@ -173,22 +64,51 @@ class Comparison(NamedTuple):
     """Which test gave it."""
 
 
-def compare(a: Draws, b: Draws, metric: str) -> Comparison:
-    """Two entries of one `resample`; accuracy of one seed each by McNemar's mid-p, all else by the bootstrap."""
-    difference, differences = a.means[metric] - b.means[metric], a.scores(metric) - b.scores(metric)
+def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Comparison:
+    """Two entries of one `resample`.
+
+    The interval is Student's: with the variance of the difference over resamples, and with that between seeds, of which
+    two or three say little. Where both are of the same trainings, that is the variance of their differences; else each
+    one's own, or the pooled one if that is larger. p is of the same; of one seed's accuracy each it is McNemar's mid-p.
+
+    Args:
+        pooled: of the entries beside them; None takes these two.
+    """
+    from scipy.stats import t
+
+    difference = a.means[metric] - b.means[metric]
+    sides = [(d.own[metric], d.on_images[metric]) for d in (a, b)]
+    of_images = float((sides[0][1].mean(0) - sides[1][1].mean(0)).var(ddof=1))
+    if a.training == b.training:
+        differences = tuple(of_a - of_b for of_a, of_b in zip(*sides, strict=True))
+        of_seeds = [(seed_spread(*differences), len(a.predictions), len(a.predictions) - 1)]
+    else:
+        pooled = pooled or pooled_spread((a, b), metric)
+        spreads = [seed_spread(*side) for side in sides if len(side[0]) > 1]
+        counts = [len(own) for own, _ in sides if len(own) > 1]
+        of_seeds = [
+            (s._replace(own=max(s.own, pooled.own)), n, pooled.freedom) for s, n in zip(spreads, counts, strict=True)
+        ]
+    error, freedom = welch(of_images, of_seeds)
+    reach = float(t.ppf((1 + LEVEL) / 2, freedom)) * error
     if metric == "accuracy" and len(a.predictions) == len(b.predictions) == 1:
         p, test = mcnemar(*discordant(a.predictions[0], b.predictions[0]), mid=True), "McNemar, mid-p"
     else:
-        p, test = bootstrap_p(difference, differences), "paired bootstrap"
-    return Comparison(difference, percentile_interval(differences), p, test)
+        p = float(2 * t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
+        test = "paired bootstrap"
+    return Comparison(difference, Interval(difference - reach, difference + reach), p, test)
 
 
-def bootstrap_p(difference: float, differences: Array) -> float:
-    """Two-sided p of no difference, normal with the resampled differences' standard deviation (Wald)."""
-    from scipy.stats import norm
+def welch(of_images: float, of_seeds: Sequence[tuple[Spread, int, int]]) -> tuple[float, float]:
+    """Standard error of a difference and its degrees of freedom (Satterthwaite 1946, Welch 1947).
 
-    error = float(differences.std(ddof=1))
-    return float(2 * norm.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
+    Args:
+        of_images: its variance over drawn images, known as well as one likes.
+        of_seeds: for each mean in it the spread of its seeds, their number, and the degrees of freedom of that spread.
+    """
+    total = of_images + sum(spread.own / n for spread, n, _ in of_seeds)
+    doubt = sum(((s.own + _DOUBT * s.images) / n) ** 2 / freedom for s, n, freedom in of_seeds if freedom)
+    return total**0.5, max(total**2 / doubt, _LEAST_FREEDOM) if doubt > 0 else float("inf")
 
 
 def expected_best(values: Sequence[float]) -> list[float]:

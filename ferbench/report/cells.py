@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ferbench.evaluation.statistics import Interval
+from ferbench.evaluation.resampling import Interval
 from ferbench.report.entries import Spread
 
 MISSING = "–"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, Scores, score
 from ferbench.evaluation.predictions import Predictions
-from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, holm, resample
+from ferbench.evaluation.resampling import Draws, Interval, resample
+from ferbench.evaluation.statistics import Comparison, compare, holm
 from ferbench.records.store import Store
 from ferbench.report.entries import ENSEMBLE, Entry
 from ferbench.report.evidence import ERROR_RATE, load_predictions
@@ -120,7 +121,8 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
         InputError: an entry, the metric or the track is unknown, or predictions are missing or of different images.
     """
     metric = METRICS[metric].name
-    found, entries = _find(build(store.records(), store.ensembles()), a, b, track)
+    found, both = _find(build(store.records(), store.ensembles()), a, b, track)
+    entries = _paired(*both)
     predictions, trainings = [load_predictions(e, store, "test") for e in entries], [e.trained for e in entries]
     try:
         draws = resample(predictions, trainings)
@@ -128,6 +130,19 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
         raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
     result = compare(draws[0], draws[1], metric)
     return Duel(found, entries, (draws[0], draws[1]), metric, result, _by_class(predictions, trainings))
+
+
+def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry]:
+    """Two views of the same trainings with the seeds that both have; other entries as they are."""
+    shared = [t for t in a.trained if t in b.trained]
+    return (_of(a, shared), _of(b, shared)) if shared else (a, b)
+
+
+def _of(entry: Entry, trained: list[str]) -> Entry:
+    rows = zip(entry.trained, entry.seeds, entry.places, strict=True)
+    kept = sorted((row for row in rows if row[0] in trained), key=lambda row: trained.index(row[0]))
+    ids, seeds, places = zip(*kept, strict=True)
+    return replace(entry, trained=ids, seeds=seeds, places=places)
 
 
 def _by_class(entries: list[list[Predictions]], trainings: list[tuple[str, ...]]) -> list[ClassDifference]:

@@ -14,7 +14,8 @@ from ferbench.errors import InputError
 from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, same_images
-from ferbench.evaluation.statistics import Comparison, Draws, Interval, compare, groups, holm, rank_intervals, resample
+from ferbench.evaluation.resampling import Draws, Interval, rank_intervals, resample
+from ferbench.evaluation.statistics import Comparison, Pooled, compare, groups, holm, pooled_spread
 from ferbench.recipe import NO_STRATEGY
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def weigh(track: Track, store: Store) -> Track:
     entries = {e.slug: e for e in track.entries}
     draws = resample([p["test"] for p in found.values()], [entries[slug].trained for slug in found])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
-    letters = groups(len(draws), separable(draws))
+    pooled = {metric: pooled_spread(draws, metric) for metric in GAINS}
+    letters = groups(len(draws), separable(draws, pooled["accuracy"]))
     families = {e.slug: _family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
     plain = {families[slug]: (entries[slug], own) for slug, own in zip(found, draws, strict=True) if slug in without}
@@ -87,7 +89,7 @@ def weigh(track: Track, store: Store) -> Track:
             ranks=ranks[i],
             group=letters[i],
             calibration=_calibration(**predictions),
-            gains={} if slug in without else _gains(entries[slug], found, draws[i], plain.get(families[slug])),
+            gains={} if slug in without else _gains(entries[slug], found, draws[i], plain.get(families[slug]), pooled),
         )
         for i, (slug, predictions) in enumerate(found.items())
     }
@@ -102,7 +104,13 @@ def _family(entry: Entry) -> str:
     return f"{recipe.model_dump_json()} {entry.spec.tta}"
 
 
-def _gains(entry: Entry, found: dict[str, Any], own: Draws, plain: tuple[Entry, Draws] | None) -> dict[str, Comparison]:
+def _gains(
+    entry: Entry,
+    found: dict[str, Any],
+    own: Draws,
+    plain: tuple[Entry, Draws] | None,
+    pooled: dict[str, Pooled],
+) -> dict[str, Comparison]:
     """The entry less the one without a strategy, over the seeds that both have."""
     if plain is None:
         return {}
@@ -113,13 +121,13 @@ def _gains(entry: Entry, found: dict[str, Any], own: Draws, plain: tuple[Entry, 
             return {}
         sides = [[found[e.slug]["test"][e.seeds.index(s)] for s in shared] for e in (entry, base)]
         own, of_base = resample(sides, [tuple(e.trained[e.seeds.index(s)] for s in shared) for e in (entry, base)])
-    return {metric: compare(own, of_base, metric) for metric in GAINS}
+    return {metric: compare(own, of_base, metric, pooled[metric]) for metric in GAINS}
 
 
-def separable(draws: Sequence[Draws]) -> set[tuple[int, int]]:
+def separable(draws: Sequence[Draws], pooled: Pooled) -> set[tuple[int, int]]:
     """The pairs of entries whose accuracies differ at ERROR_RATE, all pairs taken together."""
     pairs = list(combinations(range(len(draws)), 2))
-    p_values = [compare(draws[i], draws[j], "accuracy").p for i, j in pairs]
+    p_values = [compare(draws[i], draws[j], "accuracy", pooled).p for i, j in pairs]
     return {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p < ERROR_RATE}
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from ferbench.evaluation.statistics import Comparison, compare, resample
+from ferbench.evaluation.resampling import resample
+from ferbench.evaluation.statistics import Comparison, compare
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value

@@ -3,24 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
-from ferbench.evaluation.metrics import METRICS, compute, resampled_scores, terms
 from ferbench.evaluation.predictions import Predictions, predictions_of
-from ferbench.evaluation.statistics import (
-    bootstrap_p,
-    compare,
-    discordant,
-    groups,
-    holm,
-    mcnemar,
-    percentile_interval,
-    rank_intervals,
-    resample,
-    seed_share,
-    seed_shifts,
-    stratified_weights,
-)
+from ferbench.evaluation.resampling import Spread, resample, seed_spread
+from ferbench.evaluation.statistics import compare, discordant, groups, holm, mcnemar, pooled_spread, welch
 
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), (60, 30, 10))
 
@@ -36,47 +22,6 @@ def given(predicted: list[int], labels: list[int]) -> Predictions:
                           5.0 * np.eye(2)[predicted])  # fmt: skip
 
 
-def test_weights_draw_each_class_as_often_as_it_has_images():
-    weights = stratified_weights(LABELS, 50, np.random.default_rng(0))
-    for label in range(3):
-        assert (weights[:, label == LABELS].sum(1) == (label == LABELS).sum()).all()
-    # each image is expected once; the variance of a count is 1 - 1/n
-    many = stratified_weights(LABELS, 20_000, np.random.default_rng(1))
-    assert many.mean(0) == pytest.approx(np.ones(100), abs=0.04)
-    assert many[:, 0].var() == pytest.approx(1 - 1 / 60, rel=0.05)
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_scores_of_a_resample_are_those_of_its_images(which):
-    predictions = model(which)
-    weights = stratified_weights(LABELS, 20, np.random.default_rng(0))
-    scores = resampled_scores([terms(model(0)), terms(model(1))], weights)[which]
-    for draw, row in enumerate(weights):
-        rows = np.repeat(np.arange(100), row.astype(int))
-        true, predicted = LABELS[rows], predictions.predicted[rows]
-        probabilities = predictions.probabilities[rows].astype(float)
-        probabilities /= probabilities.sum(1, keepdims=True)
-        expected = {
-            "accuracy": sklearn_metrics.accuracy_score(true, predicted),
-            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(true, predicted),
-            "macro_f1": sklearn_metrics.f1_score(true, predicted, average="macro"),
-            "weighted_f1": sklearn_metrics.f1_score(true, predicted, average="weighted"),
-            "nll": sklearn_metrics.log_loss(true, probabilities, labels=range(3)),
-        }
-        assert {m: scores[m][draw] for m in expected} == pytest.approx(expected, rel=1e-6)
-
-
-def test_interval_of_accuracy_is_that_of_scipys_bootstrap():
-    labels = np.zeros(400, np.uint8)
-    predictions = model(3, 0.8, labels)
-    right = predictions.predicted == 0
-    (draws,) = resample([[predictions]])
-    ours = draws.interval("accuracy")
-    theirs = stats.bootstrap((right,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
-    assert ours == pytest.approx(theirs, abs=0.004)
-    assert draws.means["accuracy"] == right.mean()
-
-
 def test_draws_are_the_same_every_time_and_for_every_entry():
     a, b = model(0), model(1)
     first, again = resample([[a], [b]], resamples=300), resample([[a], [b]], resamples=300)
@@ -89,65 +34,67 @@ def test_draws_are_the_same_every_time_and_for_every_entry():
     assert compare(twice[0], twice[1], "macro_f1").interval == (0, 0)
 
 
-def test_predictions_on_other_images_are_refused():
-    with pytest.raises(ValueError, match="different images"):
-        resample([[model(0)], [model(0).take(np.arange(50))]])
+def test_welch_by_hand_and_by_scipy():
+    # variances 4/8 and 9/12 of the means of 8 and 12: (1.25)² / (.5²/7 + .75²/11)
+    error, freedom = welch(0.0, [(Spread(4, 0), 8, 7), (Spread(9, 0), 12, 11)])
+    assert (error, freedom) == pytest.approx((1.25**0.5, 1.25**2 / (0.25 / 7 + 0.5625 / 11)))
+    theirs = stats.ttest_ind_from_stats(1, 2, 8, 0, 3, 12, equal_var=False)
+    assert 2 * stats.t.sf(1 / error, freedom) == pytest.approx(theirs.pvalue)
+    # what is known of the images alone has no end of them
+    assert welch(4.0, [(Spread(0, 0), 3, 2)]) == welch(4.0, []) == (2.0, np.inf)
+    # 3 + 2/2; half of the images' 2 is as uncertain as the seeds' own 2: 4² / ((2 + 1)/2)²
+    assert welch(3.0, [(Spread(2, 2), 2, 1)]) == pytest.approx((2.0, 16 / 2.25))
+    # two seeds alone have one degree of freedom
+    assert welch(0.0, [(Spread(2, 0), 2, 1)]) == (1.0, 2.0)
 
 
-def test_seeds_are_drawn_with_the_variance_of_their_mean():
-    shifts = seed_shifts(3, 100_000, np.random.default_rng(0))
-    assert shifts.sum(0) == pytest.approx(np.zeros(100_000))
-    scores = np.array([0.60, 0.63, 0.66])
-    # the mean of three seeds has the variance s²/3, s² with n - 1
-    assert (scores @ shifts).var() == pytest.approx(scores.var(ddof=1) / 3, rel=0.02)
-    assert (seed_shifts(1, 5, np.random.default_rng(0)) == 0).all()
+def test_seeds_of_all_entries_say_how_seeds_vary():
+    """Means .6 and .7 of two seeds that are 2 and 6 points apart; ten more entries have seeds 2 points apart."""
+    a, b = [answers(590), answers(610)], [answers(670), answers(730)]
+    others = [[answers(500 + i), answers(520 + i)] for i in range(10)]
+    draws = resample([a, b, *others, a], [*range(12), 0], resamples=2000)
+    pooled = pooled_spread(draws, "accuracy")
+    # s² is .02²/2 in all but one; half of the variances of two seeds are below .455 of their mean; less what images give
+    images = np.mean([seed_spread(d.own["accuracy"], d.on_images["accuracy"]).images for d in draws[:12]])
+    assert pooled == pytest.approx((0.0002 / 0.4549 - images, 12), rel=1e-3)
+    # the same training is counted once
+    few = pooled_spread([draws[0], draws[1], draws[-1]], "accuracy")
+    assert few.freedom == 2
+    assert few.own == pytest.approx((0.0002 + 0.0018) / 2 - images, rel=0.1)
+    alone, among = compare(draws[0], draws[1], "accuracy"), compare(draws[0], draws[1], "accuracy", pooled)
+    assert among.p < alone.p and among.difference == alone.difference
+    # of a single seed nothing is known, whatever others do
+    one, other = resample([[answers(590)], [answers(670)]], resamples=500)
+    assert compare(one, other, "macro_f1", pooled) == compare(one, other, "macro_f1")
 
 
-# two seeds, spread .02²/2; their difference on drawn images varies by 2 x .005² about its mean, half of which is theirs
-def test_share_of_the_spread_that_is_the_seeds_own_by_hand():
-    noise = 0.005 * np.array([1.0, -1.0, 1.0, -1.0])
-    on_images = np.stack([0.70 + noise, 0.72 - noise])
-    # by images: 2 x .005² over (2 - 1)
-    assert seed_share(np.array([0.70, 0.72]), on_images) == pytest.approx(((0.0002 - 0.00005) / 0.0002) ** 0.5)
-    # images explain all
-    assert seed_share(np.array([0.70, 0.702]), on_images) == 0
-    assert seed_share(np.array([0.7, 0.7]), on_images) == 0
-    assert seed_share(np.array([0.7]), on_images[:1]) == 0
+def answers(right: int) -> Predictions:
+    """Of 1,000 images of one class the first ones right."""
+    labels, predicted = np.zeros(1000, np.uint8), np.where(np.arange(1000) < right, 0, 1)
+    return predictions_of("test", ("a", "b"), [f"{i:04d}" for i in range(1000)], labels, 5.0 * np.eye(2)[predicted])
 
 
-def test_other_views_of_the_same_trainings_share_their_seeds():
-    """Three seeds a point apart, and each better by the same ten images where it looks twice."""
-    labels = np.zeros(1000, np.uint8)
-
-    def answers(right: int) -> Predictions:
-        predicted = np.where(np.arange(1000) < right, 0, 1)
-        return predictions_of("test", ("a", "b"), [f"{i:04d}" for i in range(1000)], labels, 5.0 * np.eye(2)[predicted])
-
+def test_other_views_of_the_same_trainings_are_paired_by_seed():
+    """Three seeds a point apart, and each better by ten images where it looks twice: no seed is any different."""
     run, views = [answers(n) for n in (600, 610, 620)], [answers(n + 10) for n in (600, 610, 620)]
-    apart = resample([run, views], resamples=2000)
-    together = resample([run, views], ["runs", "runs"], resamples=2000)
-    spreads = [(b.scores("accuracy") - a.scores("accuracy")).std() for a, b in (apart, together)]
-    assert spreads[1] < 0.7 * spreads[0]
+    apart = compare(*resample([run, views], resamples=2000), "accuracy")
+    together = compare(*resample([run, views], ["runs", "runs"], resamples=2000), "accuracy")
+    assert apart.difference == together.difference == pytest.approx(-0.01)
+    assert together.p < 0.01 < 0.05 < apart.p
+    # three times ten images, a third each: variance (.03 / 9 - .01²) / 1000 = 3.23e-6; chance gains of ten images would
+    # vary by 1.5 x (.01 x 4/9 + .02 / 9) / 1000 = 1e-5, so 3.23e-6² / ((.5 x 1e-5 / 3)² / 2) = 7.5 degrees of freedom
+    reach = stats.t.ppf(0.975, 7.5) * 3.23e-6**0.5
+    assert together.interval == pytest.approx((-0.01 - reach, -0.01 + reach), abs=0.0005)
 
 
-def test_interval_of_several_seeds_is_wider_by_their_spread():
-    seeds = [model(i, 1.0 + 0.3 * i) for i in range(3)]
-    (draws,) = resample([seeds])
-    scores = [compute(p)["accuracy"] for p in seeds]
-    assert draws.means["accuracy"] == pytest.approx(np.mean(scores))
-    assert draws.scores("accuracy").var() > draws.of_images["accuracy"].var() + 0.4 * np.var(scores, ddof=1) / 3
-    assert (draws.of_seeds["accuracy"] != 0).any()
-
-
-def test_percentile_interval_is_the_middle_95_percent():
-    assert percentile_interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
-
-
-# three entries, four draws; ranks by draw: 1 1 2 1, 2 2 1 2, and the third always last
-def test_rank_intervals_by_hand():
-    scores = np.array([[0.9, 0.8, 0.7, 0.9], [0.8, 0.7, 0.8, 0.8], [0.1, 0.2, 0.3, 0.1]])
-    assert rank_intervals(scores) == [(1, 2), (1, 2), (3, 3)]
-    assert rank_intervals(np.ones((2, 10))) == [(1, 1), (1, 1)]
+def test_gains_that_differ_by_seed_are_not_taken_for_one_of_them_all():
+    """Gains of 0, 10 and 35 images: chance answers of ten images explain a part of that spread, and not the most."""
+    run, views = [answers(600)] * 3, [answers(600 + gain) for gain in (0, 10, 35)]
+    result = compare(*resample([views, run], ["runs", "runs"], resamples=2000), "accuracy")
+    assert result.difference == pytest.approx(0.015)
+    assert result.p == pytest.approx(stats.ttest_1samp([0, 10, 35], 0).pvalue, abs=0.1) and result.p > 0.1
+    low, high = result.interval
+    assert low < 0 < high and low + high == pytest.approx(2 * result.difference)
 
 
 def test_mcnemar_by_hand_and_by_scipy():
@@ -184,11 +131,10 @@ def test_single_seeds_are_compared_by_mcnemar_and_all_else_by_the_bootstrap():
     assert (back.difference, back.p) == (-result.difference, result.p)
 
 
-def test_bootstrap_p_is_the_normal_tail():
-    differences = np.random.default_rng(0).normal(0.02, 0.01, 100_000)
-    assert bootstrap_p(0.0196, differences) == pytest.approx(0.05, abs=0.002)
-    assert bootstrap_p(0.0, np.zeros(10)) == 1
-    assert bootstrap_p(0.1, np.full(10, 0.1)) == 0
+def test_p_and_interval_of_single_seeds_are_normal():
+    result = compare(*resample([[model(0, 2.0)], [model(1, 1.0)]], resamples=500), "macro_f1")
+    error = (result.interval.high - result.interval.low) / 2 / stats.norm.ppf(0.975)
+    assert result.p == pytest.approx(2 * stats.norm.sf(abs(result.difference) / error))
 
 
 # Holm: sorted .01 .02 .04 times 3 2 1 gives .03 .04 .04
@@ -216,12 +162,3 @@ def test_entries_share_a_letter_exactly_where_they_cannot_be_told_apart(seed):
     for i in range(n):
         for j in range(i + 1, n):
             assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in separable)
-
-
-def test_every_metric_has_an_interval_around_it():
-    """ECE is pushed up by any noise, so its interval may lie above it."""
-    (draws,) = resample([[model(5)]], resamples=2000)
-    for name in METRICS.names:
-        low, high = draws.interval(name)
-        assert low < high
-        assert low <= draws.means[name] <= high or name == "ece"

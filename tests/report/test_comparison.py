@@ -113,6 +113,18 @@ def test_a_models_name_is_its_shipped_recipe(duel, make_run):
         compare_entries(duel, "resnet18", "plain_cnn")
 
 
+def test_views_of_the_same_trainings_are_compared_over_the_seeds_that_both_have(duel, make_run):
+    duel.write_run(*with_answers(make_run("resnet18", 1), [1]))
+    record, splits = with_answers(make_run("resnet18", 1), [1, 2])
+    spec = record.spec.model_copy(update={"tta": "flip"})
+    duel.write_run(record.model_copy(update={"id": spec.id, "spec": spec}), splits)
+    result = compare_entries(duel, "resnet18", "resnet18-none-TTA_flip")
+    assert [e.seeds for e in result.entries] == [(1,), (1,)]
+    assert result.result.difference == pytest.approx(1 / 200)
+    # against another training all seeds count
+    assert compare_entries(duel, "resnet18", "vgg16").entries[0].seeds == (0, 1)
+
+
 def test_entries_of_two_tracks_are_not_compared(duel, make_run):
     duel.write_run(*with_answers(make_run("plain_cnn", 0, budget="quick"), [1]))
     told = "not in one track: resnet18 is in fer2013-full; plain_cnn is in fer2013-quick"

@@ -5,7 +5,7 @@ import pytest
 
 from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predictions import predictions_of
-from ferbench.evaluation.statistics import resample
+from ferbench.evaluation.resampling import resample
 from ferbench.records.store import Store
 from ferbench.report.evidence import WEIGHED, weigh_all
 from ferbench.report.frame import frame
@@ -56,7 +56,7 @@ def test_entries_that_differ_are_told_apart(skilled):
 def test_intervals_are_those_of_the_predictions(skilled):
     (track,) = weighed(skilled).tracks
     seeds = [[skilled.predictions_at(p, "test") for p in e.places] for e in track.entries]
-    for entry, draws in zip(track.entries, resample(seeds), strict=True):
+    for entry, draws in zip(track.entries, resample(seeds, [e.trained for e in track.entries]), strict=True):
         assert entry.evidence.intervals == {m: draws.interval(m) for m in METRICS.names}
         low, high = entry.evidence.intervals["accuracy"]
         assert low < entry.test["accuracy"].mean < high

@@ -7,7 +7,8 @@ import pytest
 
 from ferbench.evaluation.metrics import score
 from ferbench.evaluation.predictions import predictions_of
-from ferbench.evaluation.statistics import compare, resample
+from ferbench.evaluation.resampling import resample
+from ferbench.evaluation.statistics import compare, pooled_spread
 from ferbench.records.store import Store
 from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import draw, figures
@@ -56,7 +57,8 @@ def test_gains_are_paired_with_the_same_recipe_without_a_strategy(track, store):
     seeds = {s: [store.predictions_at(p, "test") for p in e.places] for s, e in entries.items()}
     own, plain = resample([seeds["focal"], seeds["none"]])
     found = entries["focal"].evidence.gains["macro_f1"]
-    expected = compare(own, plain, "macro_f1")
+    draws = resample([[store.predictions_at(p, "test") for p in e.places] for e in track.entries])
+    expected = compare(own, plain, "macro_f1", pooled_spread(draws, "macro_f1"))
     assert found.difference == pytest.approx(expected.difference)
     np.testing.assert_allclose(found.interval, expected.interval, atol=0.01)
     assert entries["none"].evidence.gains == {}

@@ -1,0 +1,176 @@
+"""Scores on resampled test images and seeds, and the intervals they give.
+
+An entry is one way of training, its predictions one for each seed. Two things could have come out otherwise: which
+images are in the test split, and the seed. The bootstrap (Efron & Tibshirani 1993) draws both again; images are drawn
+within their class, the same for every entry, so that differences between entries are paired.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ferbench.evaluation.metrics import Array, compute, resampled_scores, terms
+from ferbench.evaluation.predictions import Predictions, same_images
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_CHUNK = 500
+"""Resamples at a time: their weights for 3,589 images take 14 MB."""
+
+
+class Interval(NamedTuple):
+    """Limits of a score."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """One entry's scores on every resample; draw `b` of any two entries has the same images."""
+
+    predictions: Sequence[Predictions]
+    """By seed."""
+    training: Hashable
+    """What its seeds were trained as: entries with equal ones are paired seed by seed."""
+    own: dict[str, Array]
+    """Metric -> [S] scores on the images as they are."""
+    on_images: dict[str, Array]
+    """Metric -> [S, B] scores on the drawn images."""
+    shifts: Array
+    """[S, B]; see `seed_shifts`."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Metric -> mean over seeds of the score on the images as they are."""
+        return {metric: float(scores.mean()) for metric, scores in self.own.items()}
+
+    def scores(self, metric: str) -> Array:
+        """[B] means over drawn seeds on drawn images."""
+        own, on_images = self.own[metric], self.on_images[metric]
+        return on_images.mean(0) + (own - own.mean()) @ self.shifts * seed_share(own, on_images)
+
+    def interval(self, metric: str) -> Interval:
+        """The percentile interval of a score."""
+        return percentile_interval(self.scores(metric))
+
+
+def resample(
+    entries: Sequence[Sequence[Predictions]],
+    trainings: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Draws]:
+    """The scores of each entry on the same resamples of the images.
+
+    Args:
+        entries: for each entry its predictions by seed; all on the same images in the same order.
+        trainings: what each entry's seeds were trained as; entries with equal ones (a run and other views of it) have
+            the same seeds drawn. None: no two are the same.
+        resamples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the predictions are of different images.
+    """
+    everything = [p for seeds in entries for p in seeds]
+    labels = everything[0].labels
+    if not same_images(everything):
+        raise ValueError("predictions on different images cannot be compared")
+    random = np.random.Generator(np.random.PCG64(seed))
+    summed = [terms(p) for p in everything]
+    chunks: list[list[dict[str, Array]]] = [[] for _ in everything]
+    for start in range(0, resamples, _CHUNK):
+        weights = stratified_weights(labels, min(_CHUNK, resamples - start), random)
+        for found, scores in zip(chunks, resampled_scores(summed, weights), strict=True):
+            found.append(scores)
+    joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
+    draws = []
+    for seeds, training in zip(entries, trainings or range(len(entries)), strict=True):
+        own, drawn = [compute(p) for p in seeds], [next(joined) for _ in seeds]
+        # of the training alone, so that an entry does not depend on who else is drawn
+        of_training = np.random.Generator(np.random.PCG64([seed, zlib.crc32(repr(training).encode())]))
+        draws.append(
+            Draws(
+                predictions=seeds,
+                training=training,
+                own={m: np.array([scores[m] for scores in own]) for m in own[0]},
+                on_images={m: np.stack([scores[m] for scores in drawn]) for m in own[0]},
+                shifts=seed_shifts(len(seeds), resamples, of_training),
+            )
+        )
+    return draws
+
+
+def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Generator) -> Array:
+    """[resamples, N] how often each image is drawn, with replacement; each class keeps its number of images."""
+    weights = np.empty((resamples, len(labels)))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        drawn = random.integers(0, len(members), (resamples, len(members)))
+        drawn += np.arange(resamples)[:, None] * len(members)
+        counts = np.bincount(drawn.reshape(-1), minlength=drawn.size)
+        weights[:, members] = counts.reshape(resamples, -1)
+    return weights
+
+
+def seed_shifts(seeds: int, resamples: int, random: np.random.Generator) -> Array:
+    """[seeds, resamples] by how much each seed counts more or less in a mean over seeds drawn with replacement.
+
+    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988), so the shifts are stretched by as
+    much. A single seed has none.
+    """
+    if seeds == 1:
+        return np.zeros((1, resamples))
+    counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T
+    return (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
+
+
+class Spread(NamedTuple):
+    """The variance between an entry's seeds."""
+
+    own: float
+    """What of it is the seeds' own and not the images'.
+
+    Seeds answer some images differently by chance, which spreads their scores even where none is better; drawing the
+    images has that in it already.
+    """
+    images: float
+    """What chance answers alone would give."""
+
+
+def seed_spread(scores: Array, on_images: Array) -> Spread:
+    """The spread of the scores [S] on the images as they are, given those on drawn images, [S, B]; 0 for one seed."""
+    if len(scores) == 1:
+        return Spread(0.0, 0.0)
+    by_images = float((on_images - on_images.mean(0)).var(axis=1).sum() / (len(scores) - 1))
+    return Spread(max(float(scores.var(ddof=1)) - by_images, 0.0), by_images)
+
+
+def seed_share(scores: Array, on_images: Array) -> float:
+    """The seeds' own part of their spread as a share of its standard deviation."""
+    spread = float(scores.var(ddof=1)) if len(scores) > 1 else 0.0
+    return (seed_spread(scores, on_images).own / spread) ** 0.5 if spread > 0 else 0.0
+
+
+def percentile_interval(scores: Array) -> Interval:
+    """The middle LEVEL of resampled scores."""
+    low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def rank_intervals(scores: Array) -> list[tuple[int, int]]:
+    """For each of E entries the middle LEVEL of its ranks over resamples [E, B], the best of a draw being 1.
+
+    Equal scores share the best rank of theirs.
+    """
+    ordered = np.sort(-scores, axis=0)
+    ranks = np.stack([1 + (ordered < row).sum(0) for row in -scores])
+    limits = np.quantile(ranks, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1, method="inverted_cdf")
+    return [(int(low), int(high)) for low, high in limits.T]
