@@ -167,7 +167,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r}: expected key=value, such as optimizer.lr=0.05")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value.strip()
 
 
@@ -196,7 +196,9 @@ def _set(table: dict[str, Any], key: str, value: Any) -> None:
     if key in (STRATEGY, "strategy"):
         # its knobs come with it, which a single field cannot bring
         raise InputError(f"--set {key}: --imbalance chooses the strategy")
-    fields = [*recipe_fields(), *(f"imbalance.params.{p}" for p in table["imbalance"]["params"])]
+    knobs = table["imbalance"]["params"]
+    # what else they may be called is found when the recipe is checked
+    fields = [*recipe_fields(), *(f"imbalance.params.{p}" for p in (knobs if isinstance(knobs, dict) else ()))]
     matches = [f for f in fields if f == key or f.endswith(f".{key}")]
     if key not in fields and len(matches) != 1:
         close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)

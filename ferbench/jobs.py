@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ferbench.environment import cpu_name, describe_software, usable_cores
@@ -23,7 +23,19 @@ class _Run:
     spec: RunSpec
     last: str = ""
     """The last event."""
+    reason: str = ""
+    """Why it failed, where the worker said so."""
     here: Environment | None = None
+
+
+@dataclass
+class _Ended:
+    """What is known of runs that gave no result."""
+
+    elsewhere: set[str] = field(default_factory=set)
+    """Ids of those that another process is at, and of what waits for them."""
+    failed: dict[str, RunRecord] = field(default_factory=dict)
+    """By id; where a redo failed, this is not stored."""
 
 
 def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int = 1) -> list[RunRecord]:
@@ -41,55 +53,59 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     if at_once < 1:
         raise InputError(f"{at_once} runs at once: at least 1 is expected")
     plan.write_facts()
-    elsewhere: set[str] = set()
+    ended = _Ended()
     with Workers[_Run]() as workers:
         for spec in plan.todo(redo=redo):
             while len(at_work := workers.at_work) == at_once or any(run.spec == spec.source for run in at_work):
-                elsewhere |= _listen(plan, workers, listener)
-            if spec.source.id in elsewhere:
-                elsewhere.add(spec.id)
+                _listen(plan, workers, listener, ended)
+            if spec.source.id in ended.elsewhere:
+                ended.elsewhere.add(spec.id)
                 continue
             if spec.is_posthoc:
-                _adjust(plan, spec, listener)
+                _adjust(plan, spec, listener, ended)
                 continue
             listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
             workers.start(plan.job(spec, "run", redo, at_once), plan.store.folder(spec) / "worker.log", _Run(spec))
         while workers.at_work:
-            _listen(plan, workers, listener)
-    return [plan.store.record(s) for s in plan.specs if plan.store.has_record(s)]
+            _listen(plan, workers, listener, ended)
+    there = [s for s in plan.specs if s.id in ended.failed or plan.store.has_record(s)]
+    return [ended.failed.get(s.id) or plan.store.record(s) for s in there]
 
 
-def _adjust(plan: Plan, spec: RunSpec, listener: Listener) -> None:
+def _adjust(plan: Plan, spec: RunSpec, listener: Listener, ended: _Ended) -> None:
     """Do here what is done after training: it takes a second and no torch."""
     listener.on_start(spec, 0)
     try:
         record = adjust(spec, plan.store)
     except InputError as error:
         here = plan.store.record(spec.trained).environment if plan.store.has_record(spec.trained) else _environment()
-        record = failed_record(spec, str(error), here)
-        plan.store.write_record(record)
+        record = ended.failed[spec.id] = failed_record(spec, str(error), here)
+        plan.store.write_failure(record)
     listener.on_end(spec, record)
 
 
-def _listen(plan: Plan, workers: Workers[_Run], listener: Listener) -> set[str]:
-    """Wait until workers say something or end, and pass it on; ids of runs that turned out to be done elsewhere."""
-    elsewhere = set()
+def _listen(plan: Plan, workers: Workers[_Run], listener: Listener, ended: _Ended) -> None:
+    """Wait until workers say something or end, and pass it on."""
     for worker, event in workers.hear():
         run = worker.task
         if event is not None:
             _pass_on(run, event, listener)
             continue
         outcome = _outcome(plan, run, worker.exit_code)
-        elsewhere |= {run.spec.id} if outcome is None else set()
+        if outcome is None:
+            ended.elsewhere.add(run.spec.id)
+        elif outcome.status == "failed":
+            ended.failed[run.spec.id] = outcome
         listener.on_end(run.spec, outcome)
-    return elsewhere
 
 
 def _pass_on(run: _Run, event: dict[str, Any], listener: Listener) -> None:
     run.last = event.pop("event")
     if run.last == "refused":
         raise InputError(event["reason"])
-    if run.last == "started":
+    if run.last == "failed":
+        run.reason = event["reason"]
+    elif run.last == "started":
         run.here = Environment.model_validate(event["environment"])
     elif run.last == "note":
         listener.on_note(run.spec, **event)
@@ -103,9 +119,13 @@ def _outcome(plan: Plan, run: _Run, code: int) -> RunRecord | None:
     """The record of a run whose worker has ended; None: another process is at it."""
     if run.last == "busy":
         return None
-    if run.last not in ("done", "failed"):
-        plan.store.write_record(_crashed_record(run.spec, code, run.here))
-    return plan.store.record(run.spec)
+    if run.last == "done":
+        return plan.store.record(run.spec)
+    # without `here` the worker had not said yet where it was
+    reason = run.reason or f"{death(code)}; worker.log in the run's folder has its last words"
+    record = failed_record(run.spec, reason, run.here or _environment())
+    plan.store.write_failure(record)
+    return record
 
 
 def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float | str]]:
@@ -138,12 +158,6 @@ def _estimated(workers: Workers[RunSpec]) -> float | str:
                 said = float(event["seconds"]) if event["event"] == "estimate" else str(event["reason"])
     assert said is not None
     return said
-
-
-def _crashed_record(spec: RunSpec, code: int, here: Environment | None) -> RunRecord:
-    """A record for a worker that could not write its own; without `here` it had not said yet where it was."""
-    reason = f"{death(code)}; worker.log in the run's folder has its last words"
-    return failed_record(spec, reason, here or _environment())
 
 
 def _environment() -> Environment:

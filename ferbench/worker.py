@@ -129,7 +129,7 @@ def _do(job: Job, events: _Events) -> bool:
     from ferbench.environment import choose_device, describe, keep_freed_memory
     from ferbench.errors import InputError
     from ferbench.estimate import estimate_seconds
-    from ferbench.records.record import Environment, failed_record
+    from ferbench.records.record import Environment
     from ferbench.records.store import Store
     from ferbench.runner import run_one
 
@@ -158,15 +158,14 @@ def _do(job: Job, events: _Events) -> bool:
             # another process finished it since the plan was made
             events.tell("done")
             return True
-        if job.redo:
-            store.forget_checkpoint(job.spec)
+        # a checkpoint beside a record that is done is that of a redo which was stopped
         events.tell("started", environment=here.model_dump())
         try:
             run = run_one if job.spec.source == job.spec else run_again
             run(job.spec, _data_of(job), store, job.device, events, job.at_once, job.notes)
         except Exception as error:
+            # the parent writes the record
             traceback.print_exc()
-            store.write_record(failed_record(job.spec, reason_of(error), here))
             events.tell("failed", reason=reason_of(error))
             return False
     events.tell("done")

@@ -78,7 +78,7 @@ class Invented:
         return [self._seed(self.random.normal(0, SEED_SD)) for _ in range(seeds)]
 
     def view(self, entry: list[Predictions], sd: float) -> list[Predictions]:
-        """The same trainings looked at otherwise: few answers differ, for better or worse by seed, on average neither."""
+        """The same trainings looked at otherwise: few answers differ, better or worse by seed, on average neither."""
         return [self._changed(p, max(LOST * 0.7 + self.random.normal(0, sd), 0) / 0.3) for p in entry]
 
     def _changed(self, p: Predictions, won: float) -> Predictions:

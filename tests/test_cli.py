@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+
 import pytest
 
 
@@ -37,6 +41,9 @@ def test_list(ferbench, kind, expected):
         (["run", "--imbalance", "focall"], "unknown strategy 'focall' (did you mean focal"),
         (["run", "--seeds", "one"], "--seeds 'one': expected whole numbers"),
         (["run", "--seeds", "-1"], "seed -1 is out of range"),
+        (["run", "--seeds", "1_0"], "--seeds '1_0': expected whole numbers"),
+        (["run", "--jobs-per-gpu", "9" * 5000], "expected a whole number from 1"),
+        (["run", "--data", ""], "data: nothing at ''"),
         (["run", "--budget", "ful"], "unknown budget 'ful' (did you mean full?)"),
         (["run", "--set", "lr"], "--set 'lr': expected key=value"),
         (["run", "--set", "optimizer.lrr=1"], "fields like it: optimizer.lr"),
@@ -80,6 +87,26 @@ def test_device_that_is_not_here_is_exit_2_and_no_failed_run(ferbench, tmp_path)
         assert result.returncode == 2
         assert "--device cuda:99: this machine has" in result.stderr and "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_files_that_cannot_be_written_are_named_in_a_line(ferbench, faces, tmp_path):
+    (tmp_path / "afile").touch()
+    for words in (
+        ["run", "--models", "plain_cnn", "--data", faces],
+        ["tune", "--models", "plain_cnn", "--data", faces],
+    ):
+        result = ferbench(*words, "--results", "afile")
+        assert result.returncode == 2
+        assert "afile" in result.stderr.splitlines()[-1] and "Traceback" not in result.stderr
+
+
+def test_reader_of_a_pipe_may_have_enough(tmp_path):
+    command = (
+        f"{shlex.quote(sys.executable)} -m ferbench claims --results {tmp_path} | head -1; echo ${{PIPESTATUS[*]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["0 0"]
+    assert done.stderr == ""
 
 
 def test_data_add_and_info(ferbench, faces):

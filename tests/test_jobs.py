@@ -21,7 +21,6 @@ from ferbench.jobs import estimate, run_many
 from ferbench.listener import Silence
 from ferbench.plan import Plan, make_plan
 from ferbench.progress import Progress
-from ferbench.records.store import Store
 from ferbench.worker import _do
 
 
@@ -209,6 +208,16 @@ def test_done_runs_are_not_started(plan, worker, finished, predictions):
     assert plan.missing() == [missing]
     run_many(plan, Silence(), redo=True)
     assert starts() == 3
+
+
+def test_failed_redo_leaves_what_was_there(plan, worker, finished, predictions):
+    for spec in plan.specs:
+        plan.store.write_run(finished(spec), predictions)
+    worker(say(event="failed", reason="no memory"))
+    records = run_many(plan, Silence(), redo=True)
+    assert [(r.status, r.reason) for r in records] == [("failed", "no memory")] * 2
+    assert [r.status for r in plan.store.records()] == ["ok", "ok"]
+    assert plan.missing() == []
 
 
 # several at once
@@ -497,15 +506,13 @@ def test_worker_does_not_repeat_what_was_done_meanwhile(plan, finished, predicti
     assert events.told == [("done", {})]
 
 
-def test_worker_records_why_it_failed(plan, capsys):
+def test_worker_says_why_it_failed(plan, capsys):
     other = plan.specs[0].data.model_copy(update={"fingerprint": "0123abcd"})
     spec, events = plan.specs[0].model_copy(update={"data": other}), Events()
-    assert not _do(plan.job(spec, "run"), events)
-    record = Store(plan.store.root).record(spec)
-    assert record.status == "failed" and "not 0123abcd" in record.reason
-    assert events.told == [
-        ("started", {"environment": record.environment.model_dump()}),
-        ("failed", {"reason": record.reason}),
-    ]
+    plan.store.write(plan.store.folder(spec) / "checkpoint.pt", b"of a redo that was stopped")
+    assert not _do(plan.job(spec, "run", redo=True), events)
+    assert [event for event, _ in events.told] == ["started", "failed"]
+    assert "not 0123abcd" in events.told[1][1]["reason"]
+    assert (plan.store.folder(spec) / "checkpoint.pt").exists()
     # the log has the whole story
     assert "Traceback" in capsys.readouterr().err

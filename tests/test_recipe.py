@@ -290,6 +290,11 @@ def test_faults_in_overrides(key, value, fragments):
         assert fragment in message
 
 
+def test_one_fault_does_not_hide_behind_another_override():
+    changes = {"imbalance.params": 3, "optimizer.lr": 0.1}
+    assert "imbalance.params = 3" in one_line(lambda: load_recipe("plain_cnn", strategy="focal", overrides=changes))
+
+
 def test_a_strategy_cannot_lose_its_knobs():
     message = one_line(lambda: load_recipe("plain_cnn", strategy="focal", overrides={"imbalance.params": {}}))
     assert "gamma" in message

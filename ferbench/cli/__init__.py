@@ -53,9 +53,11 @@ def main() -> NoReturn:
     except Interrupted as stop:
         say(f"ferbench: {stop}")
         sys.exit(stop.exit_code)
-    except BrokenPipeError:
-        # the reader of a pipe has had enough
-        sys.stderr.close()
+    except OSError as error:
+        say(f"ferbench: {error.filename or 'output'}: {error.strerror or error}")
+        sys.exit(2)
+    except SystemExit:
+        # typer raises it where the reader of a pipe has had enough, and returns all other exit codes
         sys.exit(0)
     sys.exit(exit_code or 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,22 +39,22 @@ def say(text: str) -> None:
 
 def seed_list(text: str) -> list[int]:
     """The seeds of a comma list."""
-    try:
-        return [int(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise InputError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2") from None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(re.fullmatch("-?[0-9]{1,18}", word) for word in words):
+        raise InputError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2")
+    return [int(word) for word in words]
 
 
 def at_least_1(option: str, text: str) -> int:
     """The number that an option was given."""
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
         raise InputError(f"{option} {text!r}: expected a whole number from 1")
     return int(text)
 
 
 def tell_synthetic(source: str, asked: str | None) -> None:
     """Say so where the built-in faces stand in for FER2013 without having been asked for."""
-    if source.startswith("synthetic") and asked is None:
+    if source == "synthetic" and asked is None:
         say(
             "No FER2013 found (--data PATH, FERBENCH_DATA, or `ferbench data add PATH`): running on the built-in "
             "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "

@@ -109,7 +109,8 @@ def run(
     if failed:
         say(f"ferbench: {len(failed)} of {len(plan.specs)} runs failed:")
         for record in failed:
-            say(f"  {record.id}: {record.reason}")
+            kept = " (what it gave before stays)" if plan.store.is_done(record.spec) else ""
+            say(f"  {record.id}: {record.reason}{kept}")
         raise typer.Exit(1)
 
 

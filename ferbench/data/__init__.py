@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ferbench.data.dataset import FER2013_CLASSES, SPLITS, Dataset, Split
@@ -69,25 +70,36 @@ def resolve(path: str | Path | None = None) -> str:
     elif os.environ.get("FERBENCH_DATA"):
         source, origin = os.environ["FERBENCH_DATA"], "FERBENCH_DATA"
     elif registered.is_file():
-        source, origin = registered.read_text(encoding="utf-8"), "data registered by `ferbench data add`"
+        source, origin = (
+            registered.read_text(encoding="utf-8", errors="replace"),
+            "data registered by `ferbench data add`",
+        )
     else:
         return SYNTHETIC
-    if source.partition(":")[0] != SYNTHETIC and not Path(source).exists():
+    if source.partition(":")[0] == SYNTHETIC:
+        return source
+    # an empty path would be the current folder
+    if not source.strip() or not Path(source).exists():
         raise InputError(f"{origin}: nothing at {source!r}")
+    # records and messages are UTF-8
+    if source != source.encode(errors="replace").decode():
+        raise InputError(f"{origin}: {source!a} is not UTF-8: rename it")
     return source
 
 
 def register(path: str | Path) -> Dataset:
     """The data set at a path, which `resolve` takes from now on."""
-    dataset = load(path)
-    file = _registration()
+    source, file = resolve(path), _registration()
+    dataset = load(source)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(Path(path).resolve()), encoding="utf-8")
+    new = file.with_name(f"data.{os.getpid()}")
+    new.write_text(source if source.partition(":")[0] == SYNTHETIC else str(Path(source).resolve()), encoding="utf-8")
+    new.replace(file)
     return dataset
 
 
 def _registration() -> Path:
-    if "FERBENCH_CONFIG" in os.environ:
+    if os.environ.get("FERBENCH_CONFIG"):
         return Path(os.environ["FERBENCH_CONFIG"]) / "data"
     from platformdirs import user_config_path
 
@@ -96,6 +108,6 @@ def _registration() -> Path:
 
 def _synthetic_seed(source: str) -> int:
     seed = source.partition(":")[2] or "0"
-    if not seed.isdecimal():
+    if not re.fullmatch("[0-9]{1,9}", seed):
         raise InputError(f"data {source!r}: expected synthetic or synthetic:SEED with a whole number")
     return int(seed)

@@ -24,7 +24,7 @@ READER_VERSION = 2
 
 def cache_folder() -> Path:
     """FERBENCH_CACHE, or the user's cache folder."""
-    if "FERBENCH_CACHE" in os.environ:
+    if os.environ.get("FERBENCH_CACHE"):
         return Path(os.environ["FERBENCH_CACHE"])
     from platformdirs import user_cache_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,6 @@ def _row(row: dict[str, str], where: str) -> tuple[int, bool, list[int]]:
         raise InputError(f"{where}: unknown Usage {usage!r} (Training, PublicTest or PrivateTest)")
     texts = [row[c].strip() for c in COLUMNS]
     for column, text in zip(COLUMNS, texts, strict=True):
-        if not text.isdecimal():
+        if not re.fullmatch("[0-9]{1,9}", text):
             raise InputError(f"{where}: {column} has {text!r} votes, expected a whole number")
     return USAGES[usage.lower()], bool(row["Image name"].strip()), [int(t) for t in texts]

@@ -76,6 +76,9 @@ def _own_name(source: Source) -> str:
 
 def _classes(source: Source, folders: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """FER2013's classes in its own order where the folders are exactly those seven, else the names in order."""
+    for name in dict.fromkeys(folders):
+        if name != name.encode(errors="replace").decode():
+            raise InputError(f"{source.path}: class folder {name!a} is not UTF-8: rename it")
     mapped = [_SYNONYMS.get(f.lower(), f.lower()) for f in folders]
     names = FER2013_CLASSES if set(mapped) == set(FER2013_CLASSES) else tuple(sorted(set(folders)))
     if len(names) > 256:

@@ -95,7 +95,8 @@ class _Folder(Source):
         super().__init__(path)
         self._members: list[str] = []
         self._folders: list[str] = []
-        for root, folders, files in os.walk(path):
+        # class folders may be links to where they are
+        for root, folders, files in os.walk(path, followlinks=True):
             folders[:] = sorted(f for f in folders if not ignorable(f))
             at = Path(root).relative_to(path)
             self._folders += [(at / f).as_posix() for f in folders]

@@ -130,7 +130,7 @@ def _spaced_pixels(texts: list[bytes], where: str, at: int) -> npt.NDArray[np.ui
 
 def _label(cell: bytes, where: str, n: int) -> int:
     text = cell.strip().strip(b'"').decode("utf-8", errors="replace")
-    if text.isdecimal() and int(text) < len(FER2013_CLASSES):
+    if len(text) == 1 and text.isdecimal() and int(text) < len(FER2013_CLASSES):
         return int(text)
     raise InputError(f"{where}: row {n} (line {n + 1}): unknown label {text!r} (0 to {len(FER2013_CLASSES) - 1})")
 

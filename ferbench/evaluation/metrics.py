@@ -207,7 +207,7 @@ def compute(predictions: Predictions, *names: str) -> dict[str, float]:
 class ClassScores(BaseModel):
     """One class's scores."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     precision: float
     recall: float
@@ -219,7 +219,7 @@ class ClassScores(BaseModel):
 class Scores(BaseModel):
     """All scores of one split."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     n: int
     """Images."""

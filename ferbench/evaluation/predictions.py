@@ -34,6 +34,13 @@ class Predictions:
 
     def __post_init__(self) -> None:
         n, k = len(self.ids), len(self.classes)
+        kinds = self.ids.dtype.kind, self.labels.dtype.kind, self.probabilities.dtype.kind
+        if self.ids.ndim != 1 or kinds[0] not in "US" or kinds[1] not in "iu" or kinds[2] != "f":
+            types = f"{self.ids.dtype}, {self.labels.dtype}, {self.probabilities.dtype}"
+            raise InputError(
+                f"predictions on {self.split}: ids, labels and probabilities ({types}) are no texts, whole numbers and "
+                "floats"
+            )
         if self.probabilities.shape != (n, k) or self.labels.shape != (n,):
             raise InputError(
                 f"predictions on {self.split}: {n} ids, {k} classes, labels {list(self.labels.shape)}, "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ferbench.evaluation.metrics import Scores
 from ferbench.recipe import RunSpec
@@ -121,6 +121,12 @@ class RunRecord(_Stored):
     before this was recorded."""
     notes: list[str]
     """What the reader must know: how the data were read, what the device forced."""
+
+    @model_validator(mode="after")
+    def _ok_has_scores(self) -> Self:
+        if self.status == "ok" and not {"val", "test"} <= self.scores.keys():
+            raise ValueError("status is ok, but there are no scores of val and test")
+        return self
 
 
 def derived_record(record: RunRecord, spec: RunSpec, scores: dict[str, Scores], note: str, **changes: Any) -> RunRecord:

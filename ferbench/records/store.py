@@ -60,10 +60,6 @@ class Store:
         """Whether the run has ended, well or not."""
         return (self.folder(spec) / "record.json").is_file()
 
-    def forget_checkpoint(self, spec: RunSpec) -> None:
-        """Make the run start from its beginning."""
-        (self.folder(spec) / "checkpoint.pt").unlink(missing_ok=True)
-
     def record(self, spec: RunSpec) -> RunRecord:
         """The stored record of a run."""
         return read_record(self.folder(spec) / "record.json")
@@ -72,11 +68,14 @@ class Store:
         """Every stored record, in the order of their folders.
 
         Raises:
-            InputError: there is no results folder, or a record cannot be read.
+            InputError: there is no results folder, or a record cannot be read or is a copy.
         """
         if not self.root.is_dir():
             raise InputError(f"no results folder {self.root} (ferbench run makes one)")
-        return [read_record(p) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
+        found = [(p, read_record(p)) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
+        for path, record in found:
+            _refuse_copy(path, record.id)
+        return [record for _, record in found]
 
     def benches(self) -> list[BenchRecord]:
         """Every stored speed benchmark, in the order of their files.
@@ -120,9 +119,12 @@ class Store:
         """Every stored ensemble, in the order of their folders.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: one cannot be read or is a copy.
         """
-        return [_read(EnsembleRecord, p) for p in sorted(self.root.glob("ensembles/*/*/*/record.json"))]
+        found = [(p, _read(EnsembleRecord, p)) for p in sorted(self.root.glob("ensembles/*/*/*/record.json"))]
+        for path, record in found:
+            _refuse_copy(path, record.id)
+        return [record for _, record in found]
 
     def write_ensemble(self, record: EnsembleRecord, predictions: list[Predictions]) -> None:
         """Store an ensemble: predictions first, the record last."""
@@ -155,6 +157,11 @@ class Store:
         """Store or replace a record."""
         text = record.model_dump_json(indent=1) + "\n"
         self.write(self.folder(record.spec) / "record.json", text.encode())
+
+    def write_failure(self, record: RunRecord) -> None:
+        """Store why a run failed, but over none that is done: what it gave before stays."""
+        if not self.is_done(record.spec):
+            self.write_record(record)
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in place."""
@@ -206,6 +213,12 @@ def ensemble_place(record: EnsembleRecord) -> str:
     return f"ensembles/{record.data.name}/{record.budget.name}/{record.id}"
 
 
+def _refuse_copy(path: Path, own: str) -> None:
+    # it would count as another seed, and be written to in the other's place
+    if path.parent.name != own:
+        raise InputError(f"{path}: is of {own}, whose folder has that name: a copy? (move it out of the results)")
+
+
 def read_record(path: Path) -> RunRecord:
     """The record in a file.
 
@@ -225,6 +238,6 @@ def _read(kind: type[StoredT], path: Path) -> StoredT:
         return kind.model_validate_json(content)
     try:
         table = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     return validated(kind, table, str(path))

@@ -16,7 +16,7 @@ from ferbench.report.figures import draw, figures
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
 from ferbench.report.markdown import render
-from ferbench.report.study_figures import draw_studies
+from ferbench.report.study_figures import draw_studies, draw_study, figure_names
 
 FIGURES = "figures"
 
@@ -57,9 +57,14 @@ def check(store: Store) -> list[str]:
     """Names of the files that are not what the records give: texts that differ, and figures that are missing."""
     records = store.records()
     board = weigh_all(build(records, store.ensembles()), store)
-    stale = [name for name, content in _texts(board, store, records).items() if _stored(store.root / name) != content]
-    # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
+    texts, found = _texts(board, store, records), store.studies()
     names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]
+    names += [f"{FIGURES}/{studies.ALL_STUDIES}"] if len(found) > 1 else []
+    for study in found:
+        texts |= _in_folder(study, studies.study_texts(study, {r.id: r for r in records}, store))
+        names += [f"studies/{study.name}/{name}" for name in figure_names(study)]
+    stale = [name for name, content in texts.items() if _stored(store.root / name) != content]
+    # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
     return stale + [name for name in names if not (store.root / name).is_file()]
 
 
@@ -75,7 +80,11 @@ def write_study(store: Store, name: str) -> list[Path]:
 
 
 def _study_files(study: StudyRecord, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
-    files = studies.study_files(study, {r.id: r for r in records}, store)
+    texts = studies.study_texts(study, {r.id: r for r in records}, store)
+    return _in_folder(study, texts | draw_study(study))
+
+
+def _in_folder(study: StudyRecord, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"studies/{study.name}/{name}": content for name, content in files.items()}
 
 

@@ -37,6 +37,8 @@ def style() -> Iterator[None]:
         "xtick.color": "0.3",
         "ytick.color": "0.3",
         "legend.frameon": False,
+        # a class may be called $x
+        "text.parse_math": False,
     }
     # from matplotlib's own defaults, so that a user's matplotlibrc changes nothing
     with mpl.rc_context():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
-from ferbench.recipe import Recipe, RunSpec
+from ferbench.recipe import Budget, Recipe, RunSpec
 from ferbench.report.variants import by_recipe, recipe_fingerprint, shipped_fields
 from ferbench.toml import flat_fields
 
@@ -46,7 +46,8 @@ def _commands(specs: Sequence[RunSpec]) -> list[str]:
     shipped = cache(shipped_fields)
     for group in by_recipe(specs, lambda s: s.recipe).values():
         recipe = group[0].recipe
-        by_changes[_changes(recipe, shipped(recipe.model.name, recipe.imbalance.strategy))] += group
+        changes = _changes(recipe, shipped(recipe.model.name, recipe.imbalance.strategy), group[0].budget)
+        by_changes[changes] += group
     ordered = sorted(by_changes.items(), key=lambda item: (isinstance(item[0], str), len(item[0]), str(item[0])))
     return [line for changes, group in ordered for line in _lines(changes, group)]
 
@@ -89,12 +90,15 @@ def _line(
 def _data_words(name: str) -> str:
     if name == "synthetic":
         return "synthetic"
-    labels = next((s for s in ("ferplus-soft", "ferplus") if name.startswith(s)), None)
+    labels = {"ferplus-soft": "ferplus-soft", "ferplus-majority": "ferplus"}.get(name)
     return f"PATH --labels {labels}=FILE" if labels else "PATH"
 
 
-def _changes(recipe: Recipe, shipped: dict[str, Any] | None) -> Changes | str:
+def _changes(recipe: Recipe, shipped: dict[str, Any] | None, budget: Budget) -> Changes | str:
     """The --set values that turn the shipped recipe into another, or a remark where there is none to start from."""
     if shipped is None:
         return f"with a recipe of its own, {recipe_fingerprint(recipe)}"
-    return tuple((f, json.dumps(v)) for f, v in flat_fields(recipe.model_dump()) if shipped.get(f) != v)
+    # what the budget sets for every model is refused
+    decided = [f"training.{name}" for name in ("epochs", "batch_size") if getattr(budget, name)]
+    changed = ((f, v) for f, v in flat_fields(recipe.model_dump()) if shipped.get(f) != v and f not in decided)
+    return tuple((f, json.dumps(v)) for f, v in changed)

@@ -70,7 +70,8 @@ def weigh_all(board: Leaderboard, store: Store) -> Leaderboard:
 
 def weigh(track: Track, store: Store) -> Track:
     """The track with the evidence of its best entries, as far as their predictions are there and of its images."""
-    found = {e.slug: loaded for e in track.entries[:WEIGHED] for loaded in [_predictions(e, store)] if loaded}
+    loaded = {e.slug: _predictions(e, store) for e in track.entries[:WEIGHED]}
+    found = {slug: p for slug, p in loaded.items() if p and all(_is_scored(own, track) for own in p["test"])}
     reference = next(iter(found.values()), None)
     found = {slug: p for slug, p in found.items() if reference and same_images([*reference["test"], *p["test"]])}
     if not found:
@@ -146,6 +147,12 @@ def _predictions(entry: Entry, store: Store) -> dict[str, list[Predictions]] | N
     except InputError:
         # `ferbench rescore` says what is wrong with them
         return None
+
+
+def _is_scored(test: Predictions, track: Track) -> bool:
+    """Whether predictions have as many images of each class as the scores beside them."""
+    counts = np.bincount(test.labels, minlength=len(test.classes)).tolist()
+    return dict(zip(test.classes, counts, strict=True)) == track.support["test"]
 
 
 def _calibration(val: list[Predictions], test: list[Predictions]) -> Calibration:

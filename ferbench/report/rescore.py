@@ -140,7 +140,7 @@ def differences(stored: Scores, computed: Scores) -> list[str]:
     return [
         f"{name} is {_shown(old.get(name))} in the record, {_shown(new.get(name))} by its predictions"
         for name in {**old, **new}
-        if name not in old or name not in new or abs(old[name] - new[name]) > TOLERANCE
+        if name not in old or name not in new or not abs(old[name] - new[name]) <= TOLERANCE
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -99,7 +100,7 @@ def _inference(record: BenchRecord) -> Iterator[list[str]]:
                 str(size),
                 _number(1000 * size / median(times)),
                 f"{median(times):.2f}",
-                f"{times[int(0.99 * (len(times) - 1))]:.2f}",
+                f"{times[math.ceil(0.99 * len(times)) - 1]:.2f}",
                 f"{row.samples[f'MB at {size}'][0]:,.0f}",
                 str(len(times)),
                 row.note,

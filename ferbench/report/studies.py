@@ -18,7 +18,7 @@ from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value
 from ferbench.report.cells import MISSING, duration
 from ferbench.report.entries import Spread
-from ferbench.report.study_figures import draw_study, front, judged_value
+from ferbench.report.study_figures import figure_names, front, judged_value
 from ferbench.report.table import escape, table
 from ferbench.toml import flat_fields
 
@@ -111,11 +111,10 @@ def _spread(runs: Sequence[RunRecord], split: str, metric: str) -> Spread:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None, values)
 
 
-def study_files(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) -> dict[str, bytes]:
-    """The files of a study's folder beside study.json, by name."""
-    figures = draw_study(record)
-    text = "\n\n".join(_page(record, retrained(record, runs, store), list(figures)))
-    return {"README.md": f"{text}\n".encode(), "trials.csv": _csv(record), **figures}
+def study_texts(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) -> dict[str, bytes]:
+    """The files of a study's folder beside study.json and the figures, by name."""
+    text = "\n\n".join(_page(record, retrained(record, runs, store), figure_names(record)))
+    return {"README.md": f"{text}\n".encode(), "trials.csv": _csv(record)}
 
 
 def section(records: Sequence[StudyRecord], runs: Mapping[str, RunRecord], store: Store) -> Iterator[str]:

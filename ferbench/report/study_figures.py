@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,23 +21,33 @@ _COLORS = {"complete": "#3b6ea5", "pruned": "#c0c0c0", "baseline": "#d1495b"}
 
 
 def draw_study(record: StudyRecord) -> dict[str, bytes]:
-    """PNG files by name; those for which there are too few trials are left out."""
+    """PNG files by name."""
+    with style():
+        return {name: draw() for name, draw in _figures(record).items()}
+
+
+def figure_names(record: StudyRecord) -> list[str]:
+    """The files of `draw_study`, without drawing them."""
+    return list(_figures(record))
+
+
+def _figures(record: StudyRecord) -> dict[str, Callable[[], bytes]]:
+    """What draws each file; those for which there are too few trials are left out."""
     judged = [t for t in record.trials if judged_value(t) is not None]
     if not judged:
         return {}
-    with style():
-        drawn = {
-            "history.png": _history(record, judged),
-            "budget.png": _budget(record, judged),
-            "slices.png": _slices(record, judged),
-        }
-        if any(len(t.curve) > 1 for t in judged):
-            drawn["curves.png"] = _curves(record, judged)
-        if record.importances:
-            drawn["importance.png"] = _importance(record)
-        if len(record.spec.objectives) > 1:
-            drawn["pareto.png"] = _pareto(record)
-    return drawn
+    found: dict[str, Callable[[], bytes]] = {
+        "history.png": partial(_history, record, judged),
+        "budget.png": partial(_budget, record, judged),
+        "slices.png": partial(_slices, record, judged),
+    }
+    if any(len(t.curve) > 1 for t in judged):
+        found["curves.png"] = partial(_curves, record, judged)
+    if record.importances:
+        found["importance.png"] = partial(_importance, record)
+    if len(record.spec.objectives) > 1:
+        found["pareto.png"] = partial(_pareto, record)
+    return found
 
 
 def judged_value(trial: TrialRow) -> float | None:

@@ -183,12 +183,19 @@ class Heartbeats:
 
 
 def open_journal(folder: Path) -> tuple[BaseStorage, Keeper]:
-    """The journal in a study's folder, made if there is none."""
+    """The journal in a study's folder, made if there is none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Optuna's lock is a link to the path as it is given, which must lead somewhere from where the link lies
     path = (folder / JOURNAL).resolve()
-    _mend(path)
-    return JournalStorage(JournalFileBackend(str(path))), Locks(folder)
+    try:
+        _mend(path)
+        return JournalStorage(JournalFileBackend(str(path))), Locks(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no journal of a study ({type(error).__name__}: {error})") from None
 
 
 def _mend(path: Path) -> None:

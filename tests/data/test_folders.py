@@ -323,7 +323,18 @@ def test_names_that_are_not_unicode_are_read(plant, write, noise):
     assert os.fsdecode(b"train/b/gl\xfccklich.png") in first.train.sources
     assert again.train.sources == first.train.sources
     shutil.move(os.fsencode(root / "train" / "b"), os.fsencode(root) + b"/train/\xe9")
-    with pytest.raises(InputError, match="class 'b' has no training image"):
+    with pytest.raises(InputError, match=r"class folder '\\udce9' is not UTF-8: rename it"):
+        load(root)
+
+
+def test_class_folders_may_be_links(plant, tmp_path):
+    root, elsewhere = plant("faces", SMALL), tmp_path / "elsewhere"
+    as_it_was = load(root)
+    shutil.move(root / "train" / "a", elsewhere)
+    (root / "train" / "a").symlink_to(elsewhere)
+    assert load(root).fingerprint == as_it_was.fingerprint
+    (elsewhere / "again").symlink_to(root / "train")
+    with pytest.raises(InputError, match=r"cannot be read .*levels of symbolic links"):
         load(root)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ferbench import data
@@ -27,6 +29,41 @@ def test_registration_is_kept_only_of_what_can_be_read(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="unknown format"):
         data.register(tmp_path / "bad")
     assert data.resolve() == "synthetic"
+
+    (tmp_path / "faces").mkdir()
+    monkeypatch.setenv("FERBENCH_DATA", " ")
+    # an empty path would be the current folder
+    for blank in ("", " "):
+        with pytest.raises(InputError, match=f"^data: nothing at '{blank}'"):
+            data.register(blank)
+
+
+def test_registration_stays_where_the_next_one_fails(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    data.register(table)
+    odd = os.fsdecode(b"fac\xe9s")
+    with pytest.raises(InputError):
+        data.register(tmp_path / odd)
+    assert data.resolve() == str(table)
+    assert [p.name for p in (tmp_path / "config").iterdir()] == ["data"]
+
+
+def test_names_that_are_no_text_are_refused(table, tmp_path):
+    odd = tmp_path / os.fsdecode(b"fac\xe9s.csv")
+    try:
+        table.rename(odd)
+    except OSError:
+        pytest.skip("this file system holds names in Unicode only")
+    with pytest.raises(InputError, match=r"fac\\udce9s.csv' is not UTF-8: rename it"):
+        load(odd)
+
+
+def test_synthetic_faces_can_be_registered(tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
+    data.register("synthetic:3")
+    assert data.resolve() == "synthetic:3"
+    with pytest.raises(InputError, match="whole number"):
+        data.register(f"synthetic:{'9' * 5000}")
 
 
 def test_relative_path_is_registered_as_absolute(table, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_seeds_of_all_entries_say_how_seeds_vary():
     others = [[answers(500 + i), answers(520 + i)] for i in range(10)]
     draws = resample([a, b, *others, a], [*range(12), 0], resamples=2000)
     pooled = pooled_spread(draws, "accuracy")
-    # s² is .02²/2 in all but one; half of the variances of two seeds are below .455 of their mean; less what images give
+    # s² is .02²/2 in all but one; half of the variances of two seeds are below .455 of their mean; less the images
     images = np.mean([seed_spread(d.own["accuracy"], d.on_images["accuracy"]).images for d in draws[:12]])
     assert pooled == pytest.approx((0.0002 / 0.4549 - images, 12), rel=1e-3)
     # the same training is counted once

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -171,12 +172,19 @@ def test_failed_run_has_a_record_but_is_not_done(store, spec, environment, finis
     assert [r.status for r in store.records()] == ["ok"]
 
 
-def test_forgetting_a_checkpoint(store, spec, done):
-    store.write(store.folder(spec) / "checkpoint.pt", b"state")
-    store.forget_checkpoint(spec)
-    assert not (store.folder(spec) / "checkpoint.pt").exists()
-    store.forget_checkpoint(other(spec))
-    assert store.is_done(spec)
+def test_failure_is_stored_over_no_run_that_is_done(store, spec, done, environment):
+    store.write_failure(failed_record(spec, "out of memory", environment))
+    assert store.is_done(spec) and store.record(spec).status == "ok"
+    store.write_failure(failed_record(other(spec), "out of memory", environment))
+    assert store.record(other(spec)).reason == "out of memory"
+
+
+@pytest.mark.parametrize("name", ["copy", "plain_cnn-none-s0-00000000"])
+def test_copied_folder_is_no_other_seed(store, spec, done, name):
+    folder = store.folder(spec)
+    shutil.copytree(folder, folder.with_name(name))
+    with pytest.raises(InputError, match=rf"{name}/record.json: is of {spec.id}, whose folder has that name: a copy"):
+        store.records()
 
 
 # whole or not at all

@@ -101,6 +101,15 @@ def test_an_entry_without_usable_predictions_has_no_evidence(skilled, make_run):
     assert "VGG16-BN" in line and "Plain CNN" in line and "ResNet-18" not in line
 
 
+def test_predictions_that_are_not_those_of_the_scores_have_no_evidence(skilled):
+    """Also where they are the best entry's, and all entries' are cut alike."""
+    for record in skilled.records():
+        for split in ("val", "test"):
+            cut = skilled.predictions(record.spec, split)
+            skilled.write(skilled.folder(record.spec) / f"{split}.npz", cut.take(cut.labels > 0).to_bytes())
+    assert all(e.evidence is None for e in weighed(skilled).tracks[0].entries)
+
+
 def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch):
     monkeypatch.setattr("ferbench.report.evidence.WEIGHED", 1)
     (track,) = weighed(store).tracks

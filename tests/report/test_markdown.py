@@ -174,6 +174,19 @@ def test_command_spells_out_a_changed_recipe(make_run):
     assert line.endswith("--data PATH --labels ferplus=FILE")
 
 
+def test_commands_set_nothing_that_the_budget_sets(make_run):
+    changes = {"training.epochs": 12, "training.batch_size": 128, "optimizer.lr": 0.01}
+    (line,) = run_commands([make_run(budget="quick", overrides=changes)[0].spec])
+    assert "--set optimizer.lr=0.01" in line and "training." not in line
+    (full,) = run_commands([make_run(overrides=changes)[0].spec])
+    assert "--set training.epochs=12" in full
+
+
+def test_only_the_two_kinds_of_ferplus_have_labels(make_run):
+    (line,) = run_commands([make_run(data="ferplus_mine")[0].spec])
+    assert line.endswith("--data PATH")
+
+
 def test_recipes_are_explained(make_run):
     changes = {"optimizer.lr": 0.01, "training.epochs": 7, "augment.flip": 0.0}
     text = text_of([make_run("plain_cnn")[0], make_run("plain_cnn", overrides=changes)[0]])

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ferbench.errors import InputError
+from ferbench.evaluation.metrics import score
 from ferbench.records.store import Store
 from ferbench.report import check, write
 from ferbench.report.evidence import weigh_all
@@ -74,6 +77,29 @@ def test_garbage_collection_is_left_as_it_was(on, store, tmp_path):
         assert gc.isenabled() is on
     finally:
         (gc.enable if was_on else gc.disable)()
+
+
+def test_check_looks_at_studies(tmp_path):
+    shutil.copytree(Path(__file__).parents[2] / "results" / "studies", tmp_path / "studies")
+    store = Store(tmp_path)
+    (name,) = [s.name for s in store.studies()]
+    write(store)
+    assert check(store) == []
+    (tmp_path / "studies" / name / "README.md").unlink()
+    (tmp_path / "studies" / name / "trials.csv").write_text("spoiled")
+    (tmp_path / "studies" / name / "history.png").unlink()
+    assert check(store) == [f"studies/{name}/{file}" for file in ("README.md", "trials.csv", "history.png")]
+
+
+def test_classes_may_have_any_name(tmp_path, runs):
+    """What stands between dollars is no formula."""
+    store, names = Store(tmp_path), ("a$\\frac$", "b_$x^$", "|c|")
+    for record, splits in runs[:1]:
+        renamed = [replace(p, classes=names) for p in splits]
+        scores = {p.split: score(p) for p in renamed}
+        store.write_run(record.model_copy(update={"scores": scores}), renamed)
+    write(store)
+    assert check(store) == []
 
 
 def test_no_results_folder(tmp_path):

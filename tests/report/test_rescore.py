@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
 from ferbench.report.rescore import rescore
 
@@ -24,6 +27,19 @@ def test_tampered_record_is_found_and_repaired(store, records, write):
     assert rescore(store, write=write) == [f"{record.id}: test: accuracy is 0.99 in the record, 0.8 by its predictions"]
     assert store.record(record.spec).scores["test"].values["accuracy"] == pytest.approx(0.8 if write else 0.99)
     assert bool(rescore(store, write=False)) != write
+
+
+def test_a_score_that_is_no_number_is_no_score(store, records):
+    path = store.folder(records[1].spec) / "record.json"
+    path.write_text(re.sub('"accuracy": [0-9.]+', '"accuracy": NaN', path.read_text()))
+    with pytest.raises(InputError, match=r"record.json: scores.val.values.accuracy = nan"):
+        rescore(store, write=True)
+
+
+def test_record_that_says_ok_has_scores(store, records):
+    store.write_record(records[1].model_copy(update={"scores": {}}))
+    with pytest.raises(InputError, match="status is ok, but there are no scores"):
+        rescore(store, write=False)
 
 
 def test_tampered_probabilities_are_found(store, runs):

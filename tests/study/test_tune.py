@@ -246,6 +246,15 @@ def test_killed_while_it_was_proposed_a_trial_is_proposed_again(planned, fake, r
     assert len(set(proposed)) == 4 and rows(plan)[1].attempts == 2
 
 
+@pytest.mark.parametrize("content", [b'{"a": 1}\n', b"\xff\xfe\n", None])
+def test_what_is_no_journal_is_named(planned, content):
+    path = planned(2, name="whole").store.root / "studies" / "plain_cnn" / JOURNAL
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{JOURNAL}: no journal of a study"):
+        open_journal(path.parent)
+
+
 def test_study_that_was_half_made_is_made_whole(planned, fake, rows, ears):
     whole = planned(2, name="whole")
     folder = whole.store.root / "studies" / "plain_cnn"
