@@ -15,9 +15,7 @@ _DOUBT = 0.5
 equals are told apart too often where seeds are paired, with all of it hardly ever (`scripts/coverage.py`)."""
 _LEAST_FREEDOM = 2.0
 """With a single degree of freedom, that of two seeds, an interval of a score reaches beyond all scores."""
-
-
-MANY = 5
+_MANY = 5
 """Entries from which a median says something."""
 
 
@@ -33,7 +31,7 @@ class Pooled(NamedTuple):
 def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
     """How the entries' seeds vary, each training counting once.
 
-    The mean of their variances; from MANY entries on the median, as one that has gone astray must not widen all.
+    The mean of their variances; of many entries the median, as one that has gone astray must not widen all.
     """
     from scipy.stats import chi2
 
@@ -42,7 +40,7 @@ def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
         return Pooled(0.0, 0)
     degrees = np.array([len(d.predictions) - 1 for d in several])
     variances = np.array([d.own[metric].var(ddof=1) for d in several])
-    if len(degrees) >= MANY:
+    if len(degrees) >= _MANY:
         # the median of a variance is less than its mean
         typical = float(np.median(variances * degrees / chi2.median(degrees)))
     else:
@@ -77,19 +75,8 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
     from scipy.stats import t
 
     difference = a.means[metric] - b.means[metric]
-    sides = [(d.own[metric], d.on_images[metric]) for d in (a, b)]
-    of_images = float((sides[0][1].mean(0) - sides[1][1].mean(0)).var(ddof=1))
-    if a.training == b.training:
-        differences = tuple(of_a - of_b for of_a, of_b in zip(*sides, strict=True))
-        of_seeds = [(seed_spread(*differences), len(a.predictions), len(a.predictions) - 1)]
-    else:
-        pooled = pooled or pooled_spread((a, b), metric)
-        spreads = [seed_spread(*side) for side in sides if len(side[0]) > 1]
-        counts = [len(own) for own, _ in sides if len(own) > 1]
-        of_seeds = [
-            (s._replace(own=max(s.own, pooled.own)), n, pooled.freedom) for s, n in zip(spreads, counts, strict=True)
-        ]
-    error, freedom = welch(of_images, of_seeds)
+    differences = a.on_images[metric].mean(0) - b.on_images[metric].mean(0)
+    error, freedom = welch(float(differences.var(ddof=1)), _of_seeds(a, b, metric, pooled))
     reach = float(t.ppf((1 + LEVEL) / 2, freedom)) * error
     if metric == "accuracy" and len(a.predictions) == len(b.predictions) == 1:
         p, test = mcnemar(*discordant(a.predictions[0], b.predictions[0]), mid=True), "McNemar, mid-p"
@@ -97,6 +84,20 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
         p = float(2 * t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
         test = "paired bootstrap"
     return Comparison(difference, Interval(difference - reach, difference + reach), p, test)
+
+
+def _of_seeds(a: Draws, b: Draws, metric: str, pooled: Pooled | None) -> list[tuple[Spread, int, int]]:
+    """What seeds add to the variance of a difference, as `welch` takes it."""
+    if a.training == b.training:
+        spread = seed_spread(a.own[metric] - b.own[metric], a.on_images[metric] - b.on_images[metric])
+        return [(spread, len(a.predictions), len(a.predictions) - 1)]
+    pooled = pooled or pooled_spread((a, b), metric)
+    parts = []
+    for d in (a, b):
+        spread, n = seed_spread(d.own[metric], d.on_images[metric]), len(d.predictions)
+        # a single seed says nothing of others
+        parts += [(spread._replace(own=max(spread.own, pooled.own)), n, pooled.freedom)] if n > 1 else []
+    return parts
 
 
 def welch(of_images: float, of_seeds: Sequence[tuple[Spread, int, int]]) -> tuple[float, float]:
