@@ -64,7 +64,7 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
     yield f"## {escape(track.title)}\n"
     yield f"{_about(track)}\n"
     if track.entries and track.data.protocol == "oracle":
-        yield from (f"{line}\n" for line in oracle(track))
+        yield from (f"{line}\n" for line in [*oracle(track), *_recipe_remark(track)])
     elif track.entries:
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
