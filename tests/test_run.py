@@ -78,12 +78,13 @@ def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces,
     result = ferbench("run", *asked, "--tta", "flip", *SMALL)
     assert result.returncode == 0, result.stderr
     assert "drawn image by image" in result.stderr
-    assert "Plain CNN (TTA flip)" in result.stdout
+    small = "input_size=16, start_size=0"
+    assert f"Plain CNN ({small})" in result.stdout and f"Plain CNN ({small}, TTA flip)" in result.stdout
     assert len(list((tmp_path / "results/runs/faces/quick").iterdir())) == 4
     result = ferbench("ensemble", "--from", "plain_cnn-*")
     assert result.returncode == 0, result.stderr
     assert "test accuracy" in result.stdout
-    result = ferbench("compare", "plain_cnn-none", "plain_cnn-none-TTA_flip")
+    result = ferbench("compare", "plain_cnn", f"Plain CNN ({small}, TTA flip)")
     assert result.returncode == 0, result.stderr
     assert "in accuracy" in result.stdout.splitlines()[0]
     assert ferbench("report").returncode == 0
@@ -94,7 +95,7 @@ def test_from_runs_under_a_protocol_to_what_can_be_said_of_them(ferbench, faces,
     assert "--protocol stratified-naive --tta flip" in text
     assert "faces-stratified-naive-quick-reliability.png" in text
     assert "Published results" not in text
-    assert "IMPOSSIBLE on 3,589 images" in ferbench("claims").stdout
+    assert "impossible on the 3,589 images" in ferbench("claims").stdout
 
 
 def test_python_interface(faces, tmp_path):
