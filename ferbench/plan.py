@@ -180,12 +180,13 @@ def _without_weights(name: str, paper: Paper, init: str | None) -> tuple[dict[st
     """What changes in a published system's recipe where its ImageNet weights can't be had, and notes for the reader."""
     followed = f"{name} follows {paper.source}; no source gives {', '.join(paper.assumed)}"
     model = load_recipe(name).model
-    reason = models.missing_imagenet(model.name) if init is None and model.init == "imagenet" else None
-    if reason is None:
+    if init is not None or model.init != "imagenet" or models.has_imagenet(model.name):
         return {}, (followed,)
     # a backbone frozen as it was drawn, or norms that know nothing of the images, would learn nothing
     changes = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
-    return changes, (followed, f"{name} runs from scratch, nothing frozen: {reason}")
+    # a record must not name a machine's folders: the error of --init does
+    missing = f"ImageNet weights of {model.name} are not here (--init imagenet says where they belong)"
+    return changes, (followed, f"{name} runs from scratch, nothing frozen: {missing}")
 
 
 def _recipes(word: str) -> list[str]:

@@ -449,7 +449,8 @@ def test_published_system_runs_under_its_own_protocol_unless_told(faces, tmp_pat
     assert spec.recipe.model.init == "scratch"
     followed, scratch = plan.notes[spec.id]
     assert "papers/efficientnet_b2 follows arXiv 2601.18228; no source gives model.input_size" in followed
-    assert "runs from scratch, nothing frozen: efficientnet_b2: ImageNet weights are not here" in scratch
+    assert "runs from scratch, nothing frozen: ImageNet weights of efficientnet_b2 are not here" in scratch
+    assert "/" not in scratch.partition(" runs ")[2]
     assert spec.recipe.training.freeze_epochs == 0
     assert plan.job(spec, "run").notes == [followed, scratch]
     ours = make_plan("papers/efficientnet_b2", source=faces, protocol="official", imbalance="none", results=tmp_path)

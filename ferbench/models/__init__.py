@@ -185,16 +185,15 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
     return network
 
 
-def missing_imagenet(name: str) -> str | None:
-    """Why a network's ImageNet weights can't be had; None: they are on disk, fetched now if they were not."""
+def has_imagenet(name: str) -> bool:
+    """Whether a network's ImageNet weights are on disk, fetched now if they were not."""
     from ferbench.models.weights import imagenet_file
 
-    row = MODELS[name]
     try:
-        imagenet_file(row)
-    except InputError as error:
-        return str(error)
-    return None
+        imagenet_file(MODELS[name])
+    except InputError:
+        return False
+    return True
 
 
 def head_name(row: Model, network: nn.Module) -> str:
