@@ -10,6 +10,16 @@ class InputError(ValueError):
     """
 
 
+def check_utf8(name: str, where: str) -> None:
+    """Refuse a file's name that is no text: records and messages are UTF-8.
+
+    Raises:
+        InputError: it is none.
+    """
+    if name != name.encode(errors="replace").decode():
+        raise InputError(f"{where} {name!a} is not UTF-8: rename it")
+
+
 class Interrupted(BaseException):
     """The user or the system asked to stop; what was finished is on disk and the next call goes on from there."""
 

@@ -127,18 +127,28 @@ def make_plan(
             models.check(recipe.model)
             if not allow_double_correction:
                 check_corrections(strategy_of(recipe.imbalance.strategy))
-            new = [RunSpec(recipe=recipe, seed=s, budget=track, data=key, tta=t) for s in seeds for t in kinds]
-            if new[0].is_posthoc:
-                new = [s for s in new if s.tta == "none"]
+            new = _with_views([RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds], kinds)
             sources += [s.source for s in new]
-            if key.protocol == "oracle" and recipe.imbalance.strategy in DECOUPLED:
-                raise InputError(f"protocol oracle: {recipe.imbalance.strategy} is not known of it")
             notes |= {spec.id: said for spec in new if said}
             specs += new
     # what is trained comes first, so that what is done with it does not hold up training
     unique = {s.id: s for s in sorted([*specs, *sources], key=_distance)}
     needed = frozenset(unique) - {s.id for s in specs}
     return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes, needed)
+
+
+def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:
+    """The runs with each kind of TTA; what is done after training has none.
+
+    Raises:
+        InputError: their strategy does not go with their protocol.
+    """
+    strategy = specs[0].recipe.imbalance.strategy
+    if specs[0].data.protocol == "oracle" and strategy in DECOUPLED:
+        raise InputError(f"protocol oracle: {strategy} is not known of it")
+    if specs[0].is_posthoc:
+        return specs
+    return [s.model_copy(update={"tta": kind}) for s in specs for kind in kinds]
 
 
 def _distance(spec: RunSpec) -> int:

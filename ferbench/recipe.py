@@ -210,16 +210,9 @@ class Budget(_Table):
 
 
 ProtocolName = Literal[
-    "official",
-    "official-clean",
-    "folder",
-    "folder-clean",
-    "folder-naive",
-    "stratified",
-    "stratified-clean",
-    "stratified-naive",
-    "oracle",
-]
+    "official", "official-clean", "folder", "folder-clean", "folder-naive", "stratified", "stratified-clean",
+    "stratified-naive", "oracle",
+]  # fmt: skip
 
 
 class DataKey(_Table):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ferbench.data.dataset import FER2013_CLASSES, SPLITS, Dataset, Split
-from ferbench.errors import InputError
+from ferbench.errors import InputError, check_utf8
 
 __all__ = ["FER2013_CLASSES", "SPLITS", "Dataset", "Split", "load", "register", "resolve"]
 
@@ -81,9 +81,7 @@ def resolve(path: str | Path | None = None) -> str:
     # an empty path would be the current folder
     if not source.strip() or not Path(source).exists():
         raise InputError(f"{origin}: nothing at {source!r}")
-    # records and messages are UTF-8
-    if source != source.encode(errors="replace").decode():
-        raise InputError(f"{origin}: {source!a} is not UTF-8: rename it")
+    check_utf8(source, f"{origin}:")
     return source
 
 

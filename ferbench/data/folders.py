@@ -12,7 +12,7 @@ from ferbench.data.assemble import Images, hold_out
 from ferbench.data.dataset import FER2013_CLASSES, FER2013_COUNTS, RENAMED_FOLDERS, VAL_WAS_DRAWN
 from ferbench.data.pictures import SIDE, decode_all, is_image
 from ferbench.data.sources import Source
-from ferbench.errors import InputError
+from ferbench.errors import InputError, check_utf8
 
 _SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), 0),
@@ -77,8 +77,7 @@ def _own_name(source: Source) -> str:
 def _classes(source: Source, folders: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """FER2013's classes in its own order where the folders are exactly those seven, else the names in order."""
     for name in dict.fromkeys(folders):
-        if name != name.encode(errors="replace").decode():
-            raise InputError(f"{source.path}: class folder {name!a} is not UTF-8: rename it")
+        check_utf8(name, f"{source.path}: class folder")
     mapped = [_SYNONYMS.get(f.lower(), f.lower()) for f in folders]
     names = FER2013_CLASSES if set(mapped) == set(FER2013_CLASSES) else tuple(sorted(set(folders)))
     if len(names) > 256:

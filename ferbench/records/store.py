@@ -23,6 +23,7 @@ from ferbench.records.study import StudyRecord
 from ferbench.toml import validated
 
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
+PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
 
 PREDICTED_SPLITS = ("val", "test")
 HONEST = "honest"
@@ -72,10 +73,7 @@ class Store:
         """
         if not self.root.is_dir():
             raise InputError(f"no results folder {self.root} (ferbench run makes one)")
-        found = [(p, read_record(p)) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
-        for path, record in found:
-            _refuse_copy(path, record.id)
-        return [record for _, record in found]
+        return [_in_place(RunRecord, p) for p in sorted(self.root.glob("runs/*/*/*/record.json"))]
 
     def benches(self) -> list[BenchRecord]:
         """Every stored speed benchmark, in the order of their files.
@@ -121,10 +119,7 @@ class Store:
         Raises:
             InputError: one cannot be read or is a copy.
         """
-        found = [(p, _read(EnsembleRecord, p)) for p in sorted(self.root.glob("ensembles/*/*/*/record.json"))]
-        for path, record in found:
-            _refuse_copy(path, record.id)
-        return [record for _, record in found]
+        return [_in_place(EnsembleRecord, p) for p in sorted(self.root.glob("ensembles/*/*/*/record.json"))]
 
     def write_ensemble(self, record: EnsembleRecord, predictions: list[Predictions]) -> None:
         """Store an ensemble: predictions first, the record last."""
@@ -213,10 +208,12 @@ def ensemble_place(record: EnsembleRecord) -> str:
     return f"ensembles/{record.data.name}/{record.budget.name}/{record.id}"
 
 
-def _refuse_copy(path: Path, own: str) -> None:
-    # it would count as another seed, and be written to in the other's place
-    if path.parent.name != own:
-        raise InputError(f"{path}: is of {own}, whose folder has that name: a copy? (move it out of the results)")
+def _in_place(kind: type[PlacedT], path: Path) -> PlacedT:
+    """The record in a file whose folder has its id; a copy would count as another seed, and be written to elsewhere."""
+    record = _read(kind, path)
+    if path.parent.name != record.id:
+        raise InputError(f"{path}: is of {record.id}, whose folder has that name: a copy? (move it out of the results)")
+    return record
 
 
 def read_record(path: Path) -> RunRecord:

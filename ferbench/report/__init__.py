@@ -60,8 +60,9 @@ def check(store: Store) -> list[str]:
     texts, found = _texts(board, store, records), store.studies()
     names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]
     names += [f"{FIGURES}/{studies.ALL_STUDIES}"] if len(found) > 1 else []
+    by_id = {r.id: r for r in records}
     for study in found:
-        texts |= _in_folder(study, studies.study_texts(study, {r.id: r for r in records}, store))
+        texts |= _in_folder(study, studies.study_texts(study, by_id, store))
         names += [f"studies/{study.name}/{name}" for name in figure_names(study)]
     stale = [name for name, content in texts.items() if _stored(store.root / name) != content]
     # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
