@@ -35,8 +35,8 @@ def section(track: Track) -> Iterator[str]:
         "Each entry less the same model and recipe without a strategy: accuracy, macro-F1 and F1 of the rarest class "
         f"({rarest(track)}) in points, ECE in hundredths (lower is better), with a paired 95 % interval (Student's "
         "t, bootstrap) over test images and seeds. Strategies have the same number of epochs, but for what is done "
-        "after training and on a frozen backbone. Each interval stands for itself: of twenty strategies without effect one would seem "
-        "to have some.\n"
+        "after training and on a frozen backbone. Each interval stands for itself: of twenty strategies without effect "
+        "one would seem to have some.\n"
     )
     headers = ["model", "strategy", "seeds"]
     headers += [word for metric in GAINS for word in (METRICS[metric].title, f"95 % of {METRICS[metric].title}")]
