@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from ferbench.recipe import Recipe, RunSpec
 
 WEIGHTS = "weights.safetensors"
+EVALUATED_AT_ONCE = 512
+"""Images on a GPU, where a larger batch keeps it busier."""
 CHECKPOINT_VERSION = 3
 """Raised whenever older checkpoints cannot be gone on from."""
 
@@ -86,7 +88,9 @@ def predict_split(
     size: int = 0,
 ) -> Predictions:
     """A network's predictions on a split, at the recipe's input size where no other is given."""
-    batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
+    # what fits in training fits; a GPU has more room than a batch needs that learns nothing
+    batch_size = max(recipe.training.batch_size, EVALUATED_AT_ONCE) if arithmetic.device.type == "cuda" else 0
+    batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic, batch_size)
     logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
     return predictions_of(name, dataset.classes, image_ids(name, len(split)), split.labels, logits)
 

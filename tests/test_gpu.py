@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from ferbench.data import load
+from ferbench.environment import choose_device
+from ferbench.inputs import load_budget, load_recipe
+from ferbench.probe import choose_arithmetic
+from ferbench.recipe import DataKey, RunSpec
+from ferbench.runner import set_up
+from ferbench.training.epochs import Nobody
+
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def prepare(faces, model, changes):
+    """A training of a model on the faces, ready to begin."""
+    dataset = load(faces)
+    key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
+    recipe = load_recipe(model, overrides=changes)
+    spec = RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
+    return set_up(spec, dataset, choose_arithmetic(spec, 7, choose_device("cuda")).arithmetic)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
@@ -35,6 +52,26 @@ def test_compiled_training_with_cuda_graphs_learns(faces, tmp_path, model):
     assert record.history[-1].train_loss < record.history[0].train_loss
 
 
+@pytest.mark.parametrize("model", ["plain_cnn", "efficientnet_b2"])
+def test_replayed_batches_teach_what_batches_do(faces, monkeypatch, model):
+    from ferbench.training import fit
+
+    changes = {"training.epochs": 3, "training.batch_size": 32, "training.ema_decay": 0.9}
+
+    def trainer():
+        prepared = prepare(faces, model, {"training.start_size": 0, "training.freeze_epochs": 0, **changes})
+        for _ in range(3):
+            prepared.trainer.run_epoch(prepared.validate, Nobody())
+        return prepared.trainer
+
+    replayed = trainer()
+    assert replayed._work_under[1]._replay is not None
+    monkeypatch.setattr(fit, "launched", lambda work, parameters, arithmetic: work)
+    plain = trainer()
+    for a, b in zip(replayed.history, plain.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=0.02)
+
+
 def test_several_runs_share_a_gpu(faces, tmp_path):
     import ferbench
 
@@ -55,30 +92,14 @@ def test_every_side_of_the_speed_benchmark_runs(faces, tmp_path):
 
 
 def test_stopped_training_goes_on(faces, tmp_path):
-    from ferbench.data import load
-    from ferbench.environment import choose_device
-    from ferbench.inputs import load_budget, load_recipe
-    from ferbench.probe import choose_arithmetic
-    from ferbench.recipe import DataKey, RunSpec
-    from ferbench.runner import set_up
-
-    dataset = load(faces)
-    key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
-    recipe = load_recipe("plain_cnn", overrides={"training.epochs": 4, "augment.mixup": 0.2})
-    spec = RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
-    device = choose_arithmetic(spec, 7, choose_device("cuda")).arithmetic
-
-    class Nobody:
-        def on_batch(self, epoch, images): ...
-        def on_epoch(self, epoch): ...
-
-    whole = set_up(spec, dataset, device)
+    changes = {"training.epochs": 4, "augment.mixup": 0.2}
+    whole = prepare(faces, "plain_cnn", changes)
     for _ in range(4):
         whole.trainer.run_epoch(whole.validate, Nobody())
-    first = set_up(spec, dataset, device)
+    first = prepare(faces, "plain_cnn", changes)
     for _ in range(2):
         first.trainer.run_epoch(first.validate, Nobody())
-    second = set_up(spec, dataset, device)
+    second = prepare(faces, "plain_cnn", changes)
     second.trainer.restore(first.trainer.state())
     for _ in range(2):
         second.trainer.run_epoch(second.validate, Nobody())

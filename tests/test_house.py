@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "training": BASE | {"registry", "recipe", "environment"},
     "evaluation": BASE | {"registry"},
     "records": BASE | {"recipe", "inputs", "evaluation"},
-    "probe": BASE | {"environment", "data", "models"},
+    "probe": BASE | {"environment", "data", "models", "training"},
     "runner": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "probe"},
     "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner", "again"},
     "trial": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},

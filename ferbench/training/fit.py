@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from ferbench.training.optimization import (
     set_learning_rate,
     weight_average,
 )
+from ferbench.training.replay import Work, launched
 from ferbench.training.treatment import Pasting
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ferbench.recipe import AugmentRecipe, Recipe
     from ferbench.training.batches import Batches
     from ferbench.training.checkpoint import Checkpoint
+    from ferbench.training.losses import Loss
     from ferbench.training.treatment import Treatment
 
 
@@ -98,7 +99,8 @@ class Trainer:
         self.mixing = treatment.mixing(arithmetic.device)
         self.treatment.watch(network.get_submodule(head))
         self.consistency = treatment.consistency(network, head)
-        self._forward = _compiled(network, arithmetic.device) if recipe.training.compile else network
+        # CUDA graphs are `replay`'s
+        self._forward = torch.compile(network, dynamic=False) if recipe.training.compile else network
         self.history: list[Epoch] = []
         self.best, self.rival = Best(), Best()
         self.elapsed = 0.0
@@ -128,6 +130,33 @@ class Trainer:
         recipe = self.recipe.optimizer
         groups = parameter_groups(self.network, self.head, recipe)
         self.optimizer = build_optimizer(groups, recipe, scaled=self.arithmetic.needs_scaler)
+        self._work_under: tuple[Loss, Work] | None = None
+
+    def _work(self, loss: Loss) -> Work:
+        """From a batch to its gradients; recorded anew where the loss or what learns has changed."""
+        if self._work_under is None or self._work_under[0] is not loss:
+            self._work_under = loss, self._new_work(loss)
+        return self._work_under[1]
+
+    def _new_work(self, loss: Loss) -> Work:
+        clip = self.recipe.optimizer.clip_norm
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+        def work(inputs: Tensor, targets: Tensor) -> Tensor:
+            # a smaller last batch is not worth a minute of compiling
+            forward = self._forward if len(inputs) == self.train.batch_size else self.network
+            with self.arithmetic.autocast():
+                logits = forward(inputs)
+            value = loss(logits, targets)
+            if self.consistency is not None:
+                value = value + self.consistency(forward, inputs, self.arithmetic)
+            self.scaler.scale(value).backward()
+            if clip:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(learning, clip)
+            return value.detach()
+
+        return launched(work, learning, self.arithmetic)
 
     def _learning_rate(self, batch: int, n_batches: int) -> float:
         if self.frozen:
@@ -179,10 +208,8 @@ class Trainer:
         number, n_batches, size = len(self.history) + 1, self.train.n_train_batches, self._size()
         if number - 1 == self.freeze_epochs > 0:
             self._start_stage()
-        clip = self.recipe.optimizer.clip_norm
-        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._training_mode()
-        loss = self.treatment.loss(number, self.epochs)
+        work = self._work(self.treatment.loss(number, self.epochs))
         order = self._order(self.treatment.image_weights(number, self.epochs))
         partners = self._order(self.mixing.partners) if isinstance(self.mixing, Pasting) else None
         coins = torch.rand(n_batches, generator=self.streams.order).tolist()
@@ -191,22 +218,14 @@ class Trainer:
         for batch, (inputs, targets) in enumerate(batches):
             lr = self._learning_rate(batch, n_batches)
             set_learning_rate(self.optimizer, lr)
-            with self.arithmetic.autocast():
-                logits = self._forward(inputs)
-            value = loss(logits, targets)
-            if self.consistency is not None:
-                value = value + self.consistency(self._forward, inputs, self.arithmetic)
-            self.scaler.scale(value).backward()
-            if clip:
-                self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(learning, clip)
+            value = work(inputs, targets)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
             if self.ema is not None:
                 self.ema.update(self.network, step=(number - 1) * n_batches + batch)
             # summed on the device: nothing in an epoch waits for a number
-            total += value.detach() * len(inputs)
+            total += value * len(inputs)
             images += len(inputs)
             watcher.on_batch(number, images)
         train_loss = float(total) / images
@@ -265,12 +284,6 @@ class Trainer:
         self.best.restore(state["best"], self.arithmetic.device)
         self.rival.restore(state["rival"], self.arithmetic.device)
         self.elapsed = state["elapsed"]
-
-
-def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network's forward pass, compiled; the weights stay the network's own."""
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    return torch.compile(network, mode=mode, dynamic=False)
 
 
 def fit(trainer: Trainer, validate: Validate, checkpoint: Checkpoint, watcher: Watcher) -> Fitted:

@@ -12,9 +12,8 @@ from torch import nn
 from ferbench.training.muon import Muon
 
 if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
-
     from ferbench.recipe import OptimizerRecipe, ScheduleRecipe
+    from ferbench.training.average import WeightAverage
 
 _NUMBERED = ("features", "blocks", "stages", "layers")
 
@@ -112,10 +111,9 @@ class Plateau:
         self.factor, self.best, self.waited = state[0], state[1], int(state[2])
 
 
-def weight_average(network: nn.Module, decay: float) -> ModelEmaV3:
+def weight_average(network: nn.Module, decay: float) -> WeightAverage:
     """An exponential moving average of a network's weights and buffers."""
     # imported here: it takes half of a worker's start
-    from timm.utils.model_ema import ModelEmaV3
+    from ferbench.training.average import WeightAverage
 
-    # warm-up: without it a short run's average would still hold the random start
-    return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=False)
+    return WeightAverage(network, decay)

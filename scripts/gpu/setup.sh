@@ -8,6 +8,11 @@ if compgen -G '.whl/*.whl' >/dev/null; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
     export PYTHONPATH=/tmp/site${PYTHONPATH:+:$PYTHONPATH}
 fi
+# files without their clone: what the records should name as their commit has come beside the data
+if [ ! -e .git ] && [ -d .data/commit.git ]; then
+    cp -r .data/commit.git .git
+    git read-tree HEAD
+fi
 export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
 export FERBENCH_CACHE=${FERBENCH_CACHE:-/tmp/ferbench-cache} FERBENCH_CONFIG=${FERBENCH_CONFIG:-/tmp/ferbench-config}
 

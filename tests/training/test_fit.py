@@ -17,6 +17,7 @@ from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import Nobody, Validate, ValScores
 from ferbench.training.fit import Trainer, TrainingDivergedError, fit
 from ferbench.training.imbalance import STRATEGIES
+from ferbench.training.optimization import weight_average
 
 TIMING = ("seconds", "images_per_second", "elapsed")
 
@@ -194,14 +195,14 @@ def test_augmentation_grows_with_the_images(make_bench, train):
 
 def test_compiled_network_learns_the_same(make_bench, train, monkeypatch):
     # traced but not turned into machine code, which takes most of a minute and a C++ compiler
-    modes, real = [], torch.compile
+    asked, real = [], torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda network, mode, dynamic: modes.append(mode) or real(network, backend="eager")
+        torch, "compile", lambda network, dynamic: asked.append(dynamic) or real(network, backend="eager")
     )
     plain, compiled = (train(make_bench({"training.compile": c}, n=16), 1).trainer for c in (False, True))
     assert compiled.history[0].train_loss == pytest.approx(plain.history[0].train_loss, rel=1e-4)
     torch.testing.assert_close(weights(compiled.network), weights(plain.network), rtol=1e-3, atol=1e-4)
-    assert modes == ["default"]
+    assert asked == [False]
 
 
 def test_sizes_are_multiples_of_four_and_the_last_is_the_whole(make_bench, train):
@@ -304,6 +305,23 @@ def test_the_weight_average_is_evaluated_and_kept(make_bench, train):
     own, average = weights(trainer.network), weights(trainer.ema.module)
     for name in ("features.0.weight", "features.1.running_mean", "head.1.bias"):
         assert not torch.equal(own[name], average[name]), name
+
+
+def test_the_weight_average_is_timms():
+    from timm.utils.model_ema import ModelEmaV3
+
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    averages = [weight_average(network, 0.7), ModelEmaV3(network, decay=0.7, use_warmup=True)]
+    for step in range(6):
+        with torch.no_grad():
+            network[0].weight.add_(torch.randn(4, 3))
+        network(torch.randn(5, 3))
+        for average in averages:
+            average.update(network, step=step)
+        assert same(*(a.module.state_dict() for a in averages))
+    # one that had stood still would agree with none
+    assert int(averages[0].module[1].num_batches_tracked) == 6
+    assert not torch.equal(averages[0].module[0].weight, network[0].weight)
 
 
 # stages
