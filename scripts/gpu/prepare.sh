@@ -15,6 +15,6 @@ mkdir -p .data
 # the last commit and the names of its files, without what is in them
 rm -rf .data/commit.git
 printf '[uploadpack]\nallowFilter = true\n' >.data/git.config
-GIT_CONFIG_GLOBAL=.data/git.config git clone -q --bare --depth 1 --filter=blob:none "file://$PWD" .data/commit.git
+GIT_CONFIG_GLOBAL=$PWD/.data/git.config git clone -q --bare --depth 1 --filter=blob:none "file://$PWD" .data/commit.git
 git -C .data/commit.git config core.bare false
 ls -l .whl .data
