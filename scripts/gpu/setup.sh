@@ -8,9 +8,10 @@ if compgen -G '.whl/*.whl' >/dev/null; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl
     export PYTHONPATH=/tmp/site${PYTHONPATH:+:$PYTHONPATH}
 fi
-# files without their clone: what the records should name as their commit has come beside the data
-if [ ! -e .git ] && [ -d .data/commit.git ]; then
-    cp -r .data/commit.git .git
+# the machine has these files but an older commit's clone: what the records should name has come beside the data
+if [ -d .data/commit.git ] && [ "$(git rev-parse HEAD 2>/dev/null)" != "$(git -C .data/commit.git rev-parse HEAD)" ]; then
+    mkdir -p .git
+    export GIT_DIR=$PWD/.data/commit.git GIT_WORK_TREE=$PWD
     git read-tree HEAD
 fi
 export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
