@@ -55,7 +55,11 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     plan.write_facts()
     ended = _Ended()
     with Workers[_Run]() as workers:
-        for spec in plan.todo(redo=redo):
+        todo = plan.todo(redo=redo)
+        if at_once > 1:
+            for spec in {s.workload: s for s in todo if not s.is_posthoc}.values():
+                workers.probe(plan.job(spec, "run"))
+        for spec in todo:
             while len(at_work := workers.at_work) == at_once or any(run.spec == spec.source for run in at_work):
                 _listen(plan, workers, listener, ended)
             if spec.source.id in ended.elsewhere:

@@ -73,11 +73,12 @@ def _candidates(spec: RunSpec, device: torch.device) -> list[Arithmetic]:
 
 def _remembered(spec: RunSpec, n_classes: int, device: torch.device, candidates: list[Arithmetic]) -> dict[str, float]:
     """Images/s of each candidate, as measured the first time that this machine was asked."""
-    model = spec.recipe.model.model_copy(update={"init": "scratch"})
     batch_size = spec.batch_size if device.type == "cuda" else min(spec.batch_size, CPU_BATCH)
     here = describe(device)
     machine = [here[k] for k in ("device", "threads", "torch", "platform")]
-    key = json.dumps([PROBE_VERSION, machine, model.model_dump(), batch_size, [str(c) for c in candidates]])
+    model = spec.recipe.model.model_copy(update={"init": "scratch"})
+    what = (model.name, model.input_size, model.stem_stride, batch_size)
+    key = json.dumps([PROBE_VERSION, machine, what, [str(c) for c in candidates]])
     file = cache_folder() / "probes" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
     rates = _read(file, candidates)
     if rates is None:

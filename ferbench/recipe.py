@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -251,6 +251,13 @@ class RunSpec(_Table):
     def batch_size(self) -> int:
         """Images per update under this budget."""
         return self.budget.batch_size or self.recipe.training.batch_size
+
+    @property
+    def workload(self) -> tuple[Any, ...]:
+        """What of it decides how a device trains fastest."""
+        model, training = self.recipe.model, self.recipe.training
+        how = (training.precision.cpu, training.precision.cuda, training.channels_last)
+        return (model.name, model.input_size, model.stem_stride, self.batch_size, *how)
 
     @property
     def fingerprint(self) -> str:

@@ -34,7 +34,7 @@ class Job(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    task: Literal["run", "estimate", "trial"]
+    task: Literal["run", "estimate", "trial", "probe"]
     spec: RunSpec
     source: str
     """As `data.load` takes it."""
@@ -147,6 +147,8 @@ def _do(job: Job, events: _Events) -> bool:
             events.tell("failed", reason=reason_of(error))
             return False
         return True
+    if job.task == "probe":
+        return _probe(job)
     if job.task == "trial":
         events.tell("started", environment=here.model_dump())
         return _try(job, store, events)
@@ -169,6 +171,15 @@ def _do(job: Job, events: _Events) -> bool:
             events.tell("failed", reason=reason_of(error))
             return False
     events.tell("done")
+    return True
+
+
+def _probe(job: Job) -> bool:
+    from ferbench.environment import choose_device
+    from ferbench.probe import choose_arithmetic
+
+    # the answer is remembered; what goes wrong here goes wrong in the run too, which says so
+    choose_arithmetic(job.spec, len(_data_of(job).classes), choose_device(job.device))
     return True
 
 

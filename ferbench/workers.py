@@ -14,6 +14,7 @@ from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
 from typing import IO, Any, Generic, Protocol, Self, TypeVar, cast
 
+from ferbench.errors import InputError
 from ferbench.forkserver import Forked, ForkServer, python
 from ferbench.worker import Job
 
@@ -101,6 +102,19 @@ class Workers(Generic[TaskT]):
         self._pipes.register(process.stdout, EVENT_READ, worker)
         # one that is gone before it has read its job is told by its exit code
         worker.tell(job.model_dump_json())
+
+    def probe(self, job: Job) -> None:
+        """Have what a job computes in timed while no other is at work: beside them the wrong one may win.
+
+        Raises:
+            InputError: the device is not there.
+        """
+        # nobody hears of it but the loop below
+        self.start(job.model_copy(update={"task": "probe"}), None, cast(TaskT, None))
+        while self.at_work:
+            for _, event in self.hear():
+                if event is not None and event["event"] == "refused":
+                    raise InputError(event["reason"])
 
     @contextmanager
     def _process(self, log: Path | None) -> Iterator[Process]:

@@ -33,7 +33,9 @@ MAY_IMPORT = {
     "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner", "again"},
     "trial": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
     "again": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
-    "worker": BASE | {"recipe", "environment", "data", "records", "training", "runner", "again", "estimate", "trial"},
+    "worker": BASE
+    | {"recipe", "environment", "data", "records", "training"}
+    | {"probe", "runner", "again", "estimate", "trial"},
     "forkserver": BASE | {"worker"},
     "workers": BASE | {"worker", "forkserver"},
     "listener": BASE,

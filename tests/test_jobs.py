@@ -37,7 +37,9 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cal
     def install(script: str) -> Callable[[], int]:
         program, starts = tmp_path / "python", tmp_path / "starts"
         seed = """seed=$(echo "$job" | sed 's/.*"seed":\\([0-9]*\\).*/\\1/')"""
-        program.write_text(f"#!/bin/sh\nread -r job\n{seed}\ncd {tmp_path}\necho started >> starts\n{script}\n")
+        probe = """case "$job" in '{"task":"probe"'*) echo $(wc -l < starts) >> probes; exit 0;; esac"""
+        begin = f"#!/bin/sh\nread -r job\n{seed}\ncd {tmp_path}\ntouch starts\n{probe}\necho started >> starts"
+        program.write_text(f"{begin}\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
         monkeypatch.setattr(workers, "FORKS", False)
@@ -246,6 +248,18 @@ def test_more_than_there_are_runs_is_all_of_them(plan, worker):
     starts = worker(wait_for("[ $(wc -l < starts) -ge 2 ]") + "\nexit 3")
     assert ["exit code 3;" in r.reason for r in run_many(plan, Silence(), at_once=100)] == [True, True]
     assert starts() == 2
+
+
+def test_what_runs_compute_in_is_timed_before_they_share_the_device(faces, tmp_path, worker):
+    words = {"source": faces, "results": tmp_path / "results", "imbalance": "none,focal"}
+    plan = make_plan("plain_cnn,resnet18", seeds=(0, 1), **words)
+    starts = worker("exit 3")
+    run_many(plan, Silence(), at_once=1)
+    assert not (tmp_path / "probes").exists() and starts() == 8
+    (tmp_path / "starts").write_text("")
+    run_many(plan, Silence(), redo=True, at_once=2)
+    # each network once, whatever its seeds and strategies, when nothing had been started
+    assert (tmp_path / "probes").read_text().split() == ["0", "0"] and starts() == 8
 
 
 def test_a_place_is_taken_as_soon_as_it_is_free(four, worker):

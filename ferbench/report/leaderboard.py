@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,15 +156,25 @@ def _track(
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """The entries, with their recipe's or ensemble's id where their labels or slugs would be the same."""
-    labels, slugs = Counter(e.label for e in entries), Counter(e.slug for e in entries)
-    return [_with_id(e) if labels[e.label] > 1 or slugs[e.slug] > 1 else e for e in entries]
+    """The entries; where labels or slugs would be the same, with the device, or the recipe's or ensemble's id."""
+    devices: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        for name in {entry.label, entry.slug}:
+            devices[name].append(entry.device)
+
+    def apart(entry: Entry) -> Entry:
+        peers = [devices[entry.label], devices[entry.slug]]
+        if all(len(p) == 1 for p in peers):
+            return entry
+        return _called(entry, entry.device if all(len(set(p)) == len(p) for p in peers) else entry.recipe)
+
+    return [apart(e) for e in entries]
 
 
-def _with_id(entry: Entry) -> Entry:
-    # an ensemble has it already
-    slug = entry.slug if slug_of(entry.recipe) in entry.slug else f"{entry.slug}-{entry.recipe}"
-    return replace(entry, variant=", ".join(filter(None, (entry.variant, entry.recipe))), slug=slug)
+def _called(entry: Entry, word: str) -> Entry:
+    # an ensemble has its id already
+    slug = entry.slug if slug_of(word) in entry.slug else slug_of(f"{entry.slug}-{word}")
+    return replace(entry, variant=", ".join(filter(None, (entry.variant, word))), slug=slug)
 
 
 def _failure(record: RunRecord) -> Failure:

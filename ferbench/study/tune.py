@@ -47,6 +47,9 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
     """
     loop = _Loop(plan, listener, keep_pruned)
     with Workers[_AtWork](plan.environment()) as workers:
+        if plan.workers > 1:
+            for device in dict.fromkeys(plan.devices):
+                workers.probe(plan.job(0, {}, device))
         try:
             while loop.fill(workers) or workers.at_work or loop.wait():
                 loop.listen(workers)

@@ -102,6 +102,19 @@ def test_recipes_of_one_model_are_told_apart(make_run):
     assert set(long.differs) == {"optimizer.lr", "training.epochs", "augment.flip"}
 
 
+def test_the_same_recipe_computed_in_another_way_is_called_by_its_device(make_run):
+    fixed, as_bf16 = {"training.channels_last": False}, {"training.precision.cuda": "bf16"}
+    records = [make_run()[0], make_run(overrides=fixed, device="Intel, 2 cores")[0]]
+    found = {e.label: e.slug for e in build(records).tracks[0].entries}
+    assert found == {
+        "ResNet-18 (Test GPU)": "resnet18-none-Test_GPU",
+        "ResNet-18 (Intel, 2 cores)": "resnet18-none-Intel_2_cores",
+    }
+    # of no help where two have the same
+    records.append(make_run(overrides=as_bf16)[0])
+    assert all(e.variant == e.recipe for e in build(records).tracks[0].entries)
+
+
 def test_a_changed_recipe_shows_when_it_is_alone(make_run):
     (entry,) = build([make_run("plain_cnn", overrides={"model.input_size": 24})[0]]).tracks[0].entries
     assert (entry.label, entry.slug) == ("Plain CNN (input_size=24)", "plain_cnn-none-input_size_24")
