@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
 from ferbench.recipe import AND, Budget, ImbalanceRecipe, ProtocolName, Recipe
-from ferbench.toml import dotted_fields, known, merged, read_toml, shipped, validated
+from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
+_STRATEGIES = shipped("baselines", "strategies.toml")
 _ABOUT = ("paper", "provenance")
 """Tables of a recipe file that say where its values come from."""
 
@@ -70,7 +71,7 @@ def load_budget(name: str) -> Budget:
 
 def strategy_defaults() -> dict[str, dict[str, float]]:
     """Every strategy's knobs, by strategy."""
-    return read_toml(shipped("baselines", "strategies.toml"))
+    return read_toml(_STRATEGIES)
 
 
 def strategy_knobs(name: str, where: str = "") -> dict[str, float]:
@@ -79,7 +80,7 @@ def strategy_knobs(name: str, where: str = "") -> dict[str, float]:
     Raises:
         InputError: one is unknown, or two have a knob of the same name.
     """
-    defaults, knobs = strategy_defaults(), dict[str, float]()
+    defaults, knobs = shared_toml(_STRATEGIES), dict[str, float]()
     for part in name.split(AND):
         known(part, defaults, "strategy", where)
         if twice := knobs.keys() & defaults[part].keys():

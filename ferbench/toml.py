@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from ferbench.errors import InputError
 TableT = TypeVar("TableT", bound=BaseModel)
 
 
+@cache
 def shipped(kind: str, name: str = "") -> Path:
     """The path of a shipped input file, in a wheel, an editable install and a plain clone alike.
 
@@ -33,7 +34,12 @@ def shipped(kind: str, name: str = "") -> Path:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, the caller's own."""
-    return deepcopy(_parsed(path, path.stat().st_mtime_ns))
+    return deepcopy(shared_toml(path))
+
+
+def shared_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, not to be changed."""
+    return _parsed(path, path.stat().st_mtime_ns)
 
 
 # a report over thousands of recipes would spend half of its time on reading the same files

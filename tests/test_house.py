@@ -47,7 +47,7 @@ MAY_IMPORT = {
     | {"recipe", "inputs", "environment", "data", "models", "training", "records"}
     | {"plan", "jobs", "worker", "workers", "listener"},
     "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "plan", "jobs", "listener"},
-    "report": BASE | {"registry", "recipe", "inputs", "data", "models", "evaluation", "records"},
+    "report": BASE | {"registry", "recipe", "inputs", "environment", "data", "models", "evaluation", "records"},
     "progress": BASE,
     "cli": BASE
     | {"inputs", "data", "models", "training", "evaluation", "records"}

@@ -56,6 +56,13 @@ def blank(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple
     return canvas, list(np.atleast_1d(canvas.subplots(rows, columns)).flat)
 
 
+def lay_out(canvas: Canvas) -> None:
+    """Put everything in its place, once more."""
+    engine = canvas.get_layout_engine()
+    assert engine is not None
+    engine.execute(canvas)
+
+
 def png(canvas: Canvas) -> bytes:
     """The figure as a PNG of 256 colours: a third of the size, and no difference to the eye."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from ferbench.records.record import EpochRow, RunRecord
-from ferbench.report.canvas import blank, png, style
+from ferbench.report.canvas import blank, lay_out, png, style
 from ferbench.report.diagrams import draw_confusion, draw_reliability, draw_strategies
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard, Track
 from ferbench.report.looks import Looks, looks_of
 from ferbench.report.placement import Box, free_box
 from ferbench.report.strategies import treated
+from ferbench.report.together import done_together
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,8 +98,13 @@ def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
         "strategies": lambda track, figure, _: draw_strategies(replace(track, entries=figure.entries)),
         "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
+    wanted = {f.name: (t, f) for t in board.tracks for f in figures(t)}
+    if wanted:
+        # once for all processes
+        import seaborn  # noqa: F401
     with style():
-        return {f.name: drawers[f.kind](_drawn(t), f, by_id) for t in board.tracks for f in figures(t)}
+        tasks = [partial(drawers[f.kind], _drawn(t), f, by_id) for t, f in wanted.values()]
+        return dict(zip(wanted, done_together(tasks), strict=True))
 
 
 def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
@@ -119,7 +126,7 @@ def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashe
     handles: list[Any] = [Line2D([], [], **style) for style in rows.values()]
     canvas.legend(handles, list(rows), loc="outside right center", fontsize=8.5)
     # the layout takes two passes to settle; drawing is the second
-    canvas.draw_without_rendering()
+    lay_out(canvas)
 
 
 def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
@@ -208,7 +215,7 @@ def _widen(axes: Axes, xs: list[float]) -> None:
 def _name_points(canvas: Canvas, axes: Axes, points: Sequence[tuple[Entry, float]]) -> None:
     """Put each point's name at the nearest free place, with a thin line to it where that is not close by."""
     # nothing may move any more: places are in pixels
-    canvas.draw_without_rendering()
+    lay_out(canvas)
     canvas.set_layout_engine("none")
     spots = [(x, 100 * e.test["accuracy"].mean) for e, x in points]
     pixels = [tuple(map(float, axes.transData.transform(spot))) for spot in spots]

@@ -1,8 +1,5 @@
 #!/usr/bin/env bash
-# The speed suites that need a GPU, all five models. Options are passed on to `ferbench bench`.
+# One of the speed suites, all five models: bench.sh training|inference|growth. Options are passed on to `ferbench bench`.
 . "$(dirname "$0")/setup.sh"
-for suite in training inference growth; do
-    timeout --signal=TERM $((LIMIT / 3)) python3 -m ferbench bench "$suite" --device cuda "$@" || echo "$suite: exit code $?"
-done
+timeout --signal=TERM "$LIMIT" python3 -m ferbench bench "$1" --device cuda "${@:2}" || echo "exit code $?"
 tar czf "$OUT/bench.tar.gz" "$FERBENCH_RESULTS/bench"
-ls -l "$OUT"

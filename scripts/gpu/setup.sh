@@ -14,6 +14,12 @@ if [ -d .data/commit.git ] && [ "$(git rev-parse HEAD 2>/dev/null)" != "$(git -C
     export GIT_DIR=$PWD/.data/commit.git GIT_WORK_TREE=$PWD
     git read-tree HEAD
 fi
+# MPS=1: kernels of several processes run side by side instead of in turns
+if [ "${MPS:-0}" = 1 ]; then
+    export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps CUDA_MPS_LOG_DIRECTORY=/tmp/mps-log
+    mkdir -p /tmp/mps /tmp/mps-log
+    nvidia-cuda-mps-control -d </dev/null >/tmp/mps-log/start 2>&1
+fi
 export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
 export FERBENCH_CACHE=${FERBENCH_CACHE:-/tmp/ferbench-cache} FERBENCH_CONFIG=${FERBENCH_CONFIG:-/tmp/ferbench-config}
 
