@@ -17,7 +17,7 @@ import numpy as np
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions
 from ferbench.evaluation.resampling import percentile_interval, resample, stratified_weights
-from ferbench.evaluation.statistics import compare
+from ferbench.evaluation.statistics import compare, pooled_spread
 
 SAMPLES, RESAMPLES = 1000, 1000
 LOST = 0.02
@@ -107,6 +107,19 @@ def several_seeds(seeds: int, n: int = 3589) -> tuple[float, float]:
     return held / SAMPLES, told_apart / SAMPLES
 
 
+def single(seeds: int, n: int = 3589) -> tuple[float, float]:
+    """Share of comparisons of equals that tell a single seed from several, and from another, in a table of seven."""
+    from_several = from_another = 0
+    for draw in range(SAMPLES):
+        world = Invented(n, draw)
+        entries = [world.entry(1), world.entry(1), *(world.entry(seeds) for _ in range(5))]
+        one, other, several, *rest = resample(entries, resamples=RESAMPLES, seed=draw)
+        pooled = pooled_spread([one, other, several, *rest], "accuracy")
+        from_several += compare(one, several, "accuracy", pooled).p < 0.05
+        from_another += compare(one, other, "accuracy", pooled).p < 0.05
+    return from_several / SAMPLES, from_another / SAMPLES
+
+
 def views(seeds: int, sd: float, n: int = 3589) -> float:
     """Share of comparisons of an entry with another view of the same trainings, no better, that tell them apart."""
     told_apart = 0
@@ -132,6 +145,13 @@ def main() -> None:
             f"seeds {word}: {100 * held:.1f} % of intervals hold it, equals told apart in {100 * wrong:.1f} %",
             flush=True,
         )
+        if int(word) > 1:
+            from_several, from_another = single(int(word))
+            print(
+                f"one seed beside entries of {word}: told apart from them in {100 * from_several:.1f} %, "
+                f"from another single one in {100 * from_another:.1f} %",
+                flush=True,
+            )
         for sd in VIEW_SDS:
             wrong = views(int(word), sd)
             print(f"seeds {word}, views whose gains vary by {100 * sd:.1f} points: told apart in {100 * wrong:.1f} %")

@@ -70,12 +70,11 @@ def _csv_rows(
     labels, splits, texts = [], [], []
     for n, row in enumerate(rows, at + 1):
         cells = row.rstrip(b"\r\n").split(b",")
+        place = f"{where}: row {n} (line {n + 1})"
         if len(cells) != len(columns):
-            raise InputError(
-                f"{where}: row {n} (line {n + 1}): {len(cells)} fields, expected {len(columns)}: is the file cut off?"
-            )
-        labels.append(_label(cells[i_label], where, n))
-        splits.append(_usage(cells[i_usage], where, n))
+            raise InputError(f"{place}: {len(cells)} fields, expected {len(columns)}: is the file cut off?")
+        labels.append(_label(cells[i_label], place))
+        splits.append(_usage(cells[i_usage], place))
         texts.append(cells[i_pixels].strip(b'"'))
     pixels = _plain_pixels(texts)
     if pixels is None:
@@ -128,18 +127,18 @@ def _spaced_pixels(texts: list[bytes], where: str, at: int) -> npt.NDArray[np.ui
     return values.astype(np.uint8)
 
 
-def _label(cell: bytes, where: str, n: int) -> int:
+def _label(cell: bytes, place: str) -> int:
     text = cell.strip().strip(b'"').decode("utf-8", errors="replace")
     if len(text) == 1 and text.isdecimal() and int(text) < len(FER2013_CLASSES):
         return int(text)
-    raise InputError(f"{where}: row {n} (line {n + 1}): unknown label {text!r} (0 to {len(FER2013_CLASSES) - 1})")
+    raise InputError(f"{place}: unknown label {text!r} (0 to {len(FER2013_CLASSES) - 1})")
 
 
-def _usage(cell: bytes, where: str, n: int) -> int:
+def _usage(cell: bytes, place: str) -> int:
     text = cell.strip().strip(b'"').decode("utf-8", errors="replace")
     if text.lower() in USAGES:
         return USAGES[text.lower()]
-    raise InputError(f"{where}: row {n} (line {n + 1}): unknown Usage {text!r} (Training, PublicTest or PrivateTest)")
+    raise InputError(f"{place}: unknown Usage {text!r} (Training, PublicTest or PrivateTest)")
 
 
 def _bad_pixels(texts: list[bytes], where: str, at: int) -> InputError:
@@ -185,8 +184,8 @@ def read_parquet(source: Source, member: str) -> Images:
     contents = [(c.get("bytes") if isinstance(c, dict) else c) or b"" for c in cells]
     paths = [str((c.get("path") if isinstance(c, dict) else None) or "") for c in cells]
     names = [f"{where} row {i + 1}" + (f" ({p})" if p else "") for i, p in enumerate(paths)]
-    labels = [_label(str(v).encode(), where, i + 1) for i, v in enumerate(columns["emotion"])]
-    splits = [_usage(str(v).encode(), where, i + 1) for i, v in enumerate(columns["usage"])]
+    labels = [_label(str(v).encode(), f"{where}: row {i + 1}") for i, v in enumerate(columns["emotion"])]
+    splits = [_usage(str(v).encode(), f"{where}: row {i + 1}") for i, v in enumerate(columns["usage"])]
     images = decode_all(contents, names, exact_side=SIDE)
     return Images(
         "fer2013", "parquet", FER2013_CLASSES, images, np.array(labels, np.uint8), np.array(splits, np.uint8), names

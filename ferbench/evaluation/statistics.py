@@ -23,8 +23,8 @@ _MANY = 5
 class Pooled(NamedTuple):
     """How seeds vary, from several entries whose seeds are taken to vary alike."""
 
-    own: float
-    """Variance between seeds that is their own; see `Spread`."""
+    spread: Spread
+    """Variance between seeds."""
     freedom: int
     """Its degrees of freedom; 0: no entry has several seeds."""
 
@@ -38,7 +38,7 @@ def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
 
     several = {d.training: d for d in entries if len(d.predictions) > 1}.values()
     if not several:
-        return Pooled(0.0, 0)
+        return Pooled(Spread(0.0, 0.0), 0)
     degrees = np.array([len(d.predictions) - 1 for d in several])
     variances = np.array([d.own[metric].var(ddof=1) for d in several])
     if len(degrees) >= _MANY:
@@ -46,8 +46,9 @@ def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
         typical = float(np.median(variances * degrees / chi2.median(degrees)))
     else:
         typical = float(np.average(variances, weights=degrees))
-    images = np.average([seed_spread(d.own[metric], d.on_images[metric]).images for d in several], weights=degrees)
-    return Pooled(max(typical - float(images), 0.0), int(degrees.sum()))
+    by_images = [seed_spread(d.own[metric], d.on_images[metric]).images for d in several]
+    images = float(np.average(by_images, weights=degrees))
+    return Pooled(Spread(max(typical - images, 0.0), images), int(degrees.sum()))
 
 
 class Comparison(NamedTuple):
@@ -68,7 +69,8 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
 
     The interval is Student's: with the variance of the difference over resamples, and with that between seeds, of which
     two or three say little. Where both are of the same trainings, that is the variance of their differences; else each
-    one's own, or the pooled one if that is larger. p is of the same; of one seed's accuracy each it is McNemar's mid-p.
+    one's own, or the pooled one if that is larger or there is a single seed. p is of the same; of one seed's accuracy
+    each, where nobody says how seeds vary, it is McNemar's mid-p.
 
     Args:
         pooled: of the entries beside them; None takes these two.
@@ -77,9 +79,11 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
 
     difference = a.means[metric] - b.means[metric]
     differences = a.on_images[metric].mean(0) - b.on_images[metric].mean(0)
-    error, freedom = welch(float(differences.var(ddof=1)), _of_seeds(a, b, metric, pooled))
+    of_seeds = _of_seeds(a, b, metric, pooled)
+    error, freedom = welch(float(differences.var(ddof=1)), of_seeds)
     reach = float(t.ppf((1 + LEVEL) / 2, freedom)) * error
-    if metric == "accuracy" and len(a.predictions) == len(b.predictions) == 1:
+    # two single seeds, and nobody who says how seeds vary
+    if metric == "accuracy" and not any(known for _, _, known in of_seeds):
         p, test = mcnemar(*discordant(a.predictions[0], b.predictions[0]), mid=True), "McNemar, mid-p"
     else:
         p = float(2 * t.sf(abs(difference) / error, freedom)) if error > 0 else float(difference == 0)
@@ -95,9 +99,10 @@ def _of_seeds(a: Draws, b: Draws, metric: str, pooled: Pooled | None) -> list[tu
     pooled = pooled or pooled_spread((a, b), metric)
     parts = []
     for d in (a, b):
-        spread, n = seed_spread(d.own[metric], d.on_images[metric]), len(d.predictions)
-        # a single seed says nothing of others
-        parts += [(spread._replace(own=max(spread.own, pooled.own)), n, pooled.freedom)] if n > 1 else []
+        # a single seed says nothing of how others would vary
+        n = len(d.predictions)
+        spread = seed_spread(d.own[metric], d.on_images[metric]) if n > 1 else pooled.spread
+        parts.append((spread._replace(own=max(spread.own, pooled.spread.own)), n, pooled.freedom))
     return parts
 
 

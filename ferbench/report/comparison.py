@@ -84,7 +84,11 @@ class Duel:
             whose = "averaged runs" if entry.model == ENSEMBLE else seeds
             lines.append(f"  {entry.label}: {mean} ({low} to {high}), {whose}")
         if any(len(e.seeds) == 1 and e.model != ENSEMBLE for e in self.entries):
-            lines.append("One seed is one draw: how far another would move a score is in no interval here.")
+            others = any(len(e.seeds) > 1 for e in self.entries)
+            lines.append(
+                "One seed is one draw: its own interval is of the images alone"
+                + ("; in the difference it is taken to vary as the other's seeds do." if others else ".")
+            )
         return lines
 
     def _by_class(self) -> list[str]:

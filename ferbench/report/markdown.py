@@ -161,12 +161,17 @@ def _remarks(track: Track) -> Iterator[str]:
             "is not in it."
         )
     if any(e.evidence for e in track.entries):
+        test = (
+            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others do"
+            if any(len(e.seeds) > 1 for e in track.entries)
+            else "McNemar's mid-p"
+        )
         yield (
             "95 %: percentile intervals of 10,000 bootstrap resamples of the test images, drawn within their class and "
             "the same for every entry, and of the seeds where there are several; one seed says nothing of others, so "
             "its interval is of the images alone. Entries that share a letter of **group** cannot be told apart by "
-            "accuracy (McNemar's mid-p between single seeds, else Student's t with the paired bootstrap's error; "
-            "Holm's correction over all pairs at 5 %), whatever their ranks; `ferbench compare A B` says more of two."
+            f"accuracy ({test}; Holm's correction over all pairs at 5 %), whatever their ranks; `ferbench compare A B` "
+            "says more of two."
         )
         unweighed = [e.label for e in track.entries if not e.evidence]
         if unweighed:

@@ -39,7 +39,8 @@ def launched(work: Work, parameters: Sequence[nn.Parameter], arithmetic: Arithme
 class Replayed:
     """Work that is recorded as soon as batches of one shape follow each other; others run as they come.
 
-    What the work computes is the same either way, random numbers included, up to the order of additions on a GPU.
+    What the work computes is the same either way, random numbers included, up to the order of additions on a GPU. Work
+    that cannot be recorded, as it waits for the device or takes too much memory, always runs as it comes.
 
     Args:
         parameters: all that the work leaves gradients in.
@@ -53,7 +54,7 @@ class Replayed:
         record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]] = cuda_graph,
     ) -> None:
         self._work, self._parameters, self._record = work, parameters, record
-        self._last, self._in_a_row = torch.Size(), 0
+        self._last, self._in_a_row, self._can_be_recorded = torch.Size(), 0, True
         self._replay: Callable[[], None] | None = None
         self._inputs = self._targets = self._loss = torch.empty(0)
         self._gradients: list[Tensor | None] = []
@@ -63,9 +64,8 @@ class Replayed:
         if self._replay is None or inputs.shape != self._inputs.shape:
             self._in_a_row = self._in_a_row + 1 if inputs.shape == self._last else 1
             self._last = inputs.shape
-            if self._in_a_row <= WARM_UPS:
+            if self._in_a_row <= WARM_UPS or not self._take_up(inputs, targets):
                 return self._work(inputs, targets)
-            self._take_up(inputs, targets)
         else:
             # a smaller batch at each epoch's end is none in a row
             self._in_a_row = 0
@@ -77,9 +77,19 @@ class Replayed:
             parameter.grad = gradient
         return self._loss
 
-    def _take_up(self, inputs: Tensor, targets: Tensor) -> None:
+    def _take_up(self, inputs: Tensor, targets: Tensor) -> bool:
+        """Whether the work is recorded now for batches of this shape."""
+        if not self._can_be_recorded:
+            return False
         # the old graph's memory first
         self._replay, self._gradients, self._loss = None, [], torch.empty(0)
         self._inputs, self._targets = inputs.clone(), targets.clone()
-        self._replay, self._loss = self._record(lambda: self._work(self._inputs, self._targets))
+        try:
+            self._replay, self._loss = self._record(lambda: self._work(self._inputs, self._targets))
+        except RuntimeError:
+            self._can_be_recorded = False
+            for parameter in self._parameters:
+                parameter.grad = None
+            return False
         self._gradients = [p.grad for p in self._parameters]
+        return True

@@ -293,7 +293,8 @@ def test_fault_in_a_parquet_row_is_named(column, value, reason, few, write, refu
     path.write_bytes(write.parquet(few, **{column: replaced(cells, value)}))
     message = refusal(path)
     assert message.startswith(f"faulty: row {K}") or message.startswith(f"faulty row {K}")
-    assert reason in message
+    # a binary file has no lines
+    assert reason in message and "line" not in message
 
 
 def test_parquet_image_of_another_size_is_refused(few, write, refusal, tmp_path):

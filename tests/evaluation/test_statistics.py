@@ -56,16 +56,30 @@ def test_seeds_of_all_entries_say_how_seeds_vary():
     pooled = pooled_spread(draws, "accuracy")
     # s² is .02²/2 in all but one; half of the variances of two seeds are below .455 of their mean; less the images
     images = np.mean([seed_spread(d.own["accuracy"], d.on_images["accuracy"]).images for d in draws[:12]])
-    assert pooled == pytest.approx((0.0002 / 0.4549 - images, 12), rel=1e-3)
+    assert (*pooled.spread, pooled.freedom) == pytest.approx((0.0002 / 0.4549 - images, images, 12), rel=1e-3)
     # the same training is counted once
     few = pooled_spread([draws[0], draws[1], draws[-1]], "accuracy")
     assert few.freedom == 2
-    assert few.own == pytest.approx((0.0002 + 0.0018) / 2 - images, rel=0.1)
+    assert few.spread.own == pytest.approx((0.0002 + 0.0018) / 2 - images, rel=0.1)
     alone, among = compare(draws[0], draws[1], "accuracy"), compare(draws[0], draws[1], "accuracy", pooled)
     assert among.p < alone.p and among.difference == alone.difference
-    # of a single seed nothing is known, whatever others do
-    one, other = resample([[answers(590)], [answers(670)]], resamples=500)
-    assert compare(one, other, "macro_f1", pooled) == compare(one, other, "macro_f1")
+
+
+def test_a_single_seed_is_taken_to_vary_as_others_do():
+    one, other, three = resample(
+        [[answers(590)], [answers(650)], [answers(n) for n in (630, 670, 710)]], resamples=2000
+    )
+    pooled = pooled_spread([three], "accuracy")
+    # .04² between the three, less what 80 images that not all have right explain: (80 x 2/3 / 1000 - .0032) / 1000 / 2
+    assert pooled.spread.own == pytest.approx(0.0016 - 0.000025, rel=0.01) and pooled.freedom == 2
+    images = (one.on_images["accuracy"][0] - three.on_images["accuracy"].mean(0)).var(ddof=1)
+    error, freedom = welch(images, [(pooled.spread, 1, 2), (pooled.spread, 3, 2)])
+    against_three = compare(one, three, "accuracy")
+    assert against_three.p == pytest.approx(2 * stats.t.sf(0.08 / error, freedom))
+    # so of two of them, if anybody says how; else McNemar's test knows the images, and is far too sure
+    alone, among = compare(one, other, "accuracy"), compare(one, other, "accuracy", pooled)
+    assert (alone.test, among.test) == ("McNemar, mid-p", "paired bootstrap")
+    assert alone.p < 0.001 < 0.05 < among.p
 
 
 def answers(right: int) -> Predictions:

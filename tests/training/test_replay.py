@@ -82,6 +82,21 @@ def test_another_size_is_recorded_in_its_turn(bench):
     assert (recorder.recorded, recorder.replayed) == (3, 4)
 
 
+def test_work_that_cannot_be_recorded_runs_as_it_comes(bench, monkeypatch):
+    same, _ = bench
+    asked = []
+
+    def refuse(self, work):
+        asked.append(1)
+        # half way: gradients are there that nobody may add to
+        work()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Recorder, "__call__", refuse)
+    assert all(same(n) for n in [8] * (2 * WARM_UPS) + [6] * (2 * WARM_UPS))
+    assert len(asked) == 1
+
+
 def test_a_cpu_runs_its_work_as_it_comes():
     def work(inputs, targets):
         return inputs
