@@ -23,13 +23,22 @@ if TYPE_CHECKING:
     from ferbench.recipe import RunSpec
 
 
+CPU_BATCHES = 4
+GPU_BATCHES = 40
+"""Enough that the first ones and a smaller last one, which are not replayed, do not set the pace."""
+
+
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
     """How long a run should take, from a few training steps and evaluation batches timed here and now."""
     strategy = spec.recipe.imbalance.strategy
     staged = strategy in DECOUPLED and strategy != "tau_norm"
     spec = stage_of(spec) if staged and spec.tta == "none" else spec
+    # one size of images throughout: what is prepared for it is prepared before the timed epoch
+    training = spec.recipe.training.model_copy(update={"start_size": 0})
+    spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"training": training})})
     # a share of every class: a loss may refuse to leave one out
-    train = training_subset(dataset.train, 4 * spec.batch_size / len(dataset.train))
+    n_batches = GPU_BATCHES if choose_device(device_name).type == "cuda" else CPU_BATCHES
+    train = training_subset(dataset.train, n_batches * spec.batch_size / len(dataset.train))
     val = dataset.val.take(np.arange(min(512, len(dataset.val))))
     choice = choose_arithmetic(spec, len(dataset.classes), choose_device(device_name))
     prepared = set_up(spec, dataset, choice.arithmetic, train)

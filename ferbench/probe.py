@@ -96,15 +96,25 @@ def _read(file: Any, candidates: list[Arithmetic]) -> dict[str, float] | None:
 
 
 def _measured(model: ModelRecipe, n_classes: int, batch_size: int, candidates: list[Arithmetic]) -> dict[str, float]:
-    networks = [build(model, n_classes).to(c.device).to(memory_format=c.memory_format).train() for c in candidates]
+    """In turns on a CPU, whose speed changes all the time; on a GPU one by one, to save its memory."""
     images = torch.randn(batch_size, 1, model.input_size, model.input_size, device=candidates[0].device)
+    together = [[c] for c in candidates] if images.is_cuda else [candidates]
+    return {
+        name: rate for some in together for name, rate in _measured_together(model, n_classes, images, some).items()
+    }
+
+
+def _measured_together(
+    model: ModelRecipe, n_classes: int, images: Tensor, candidates: list[Arithmetic]
+) -> dict[str, float]:
+    networks = [build(model, n_classes).to(c.device).to(memory_format=c.memory_format).train() for c in candidates]
     steps = [_step(n, c) for n, c in zip(networks, candidates, strict=True)]
     warm_ups = 1 + WARM_UPS if images.is_cuda else 1
     rounds = [
         [_seconds(s, images, c) for s, c in zip(steps, candidates, strict=True)] for _ in range(warm_ups + ROUNDS)
     ]
     return {
-        str(c): batch_size / min(times[warm_ups:])
+        str(c): len(images) / min(times[warm_ups:])
         for c, times in zip(candidates, zip(*rounds, strict=True), strict=True)
     }
 

@@ -103,14 +103,17 @@ class Workers(Generic[TaskT]):
         # one that is gone before it has read its job is told by its exit code
         worker.tell(job.model_dump_json())
 
-    def probe(self, job: Job) -> None:
+    def probe(self, job: Job, log: Path | None = None) -> None:
         """Have what a job computes in timed while no other is at work: beside them the wrong one may win.
+
+        Args:
+            log: as in `start`.
 
         Raises:
             InputError: the device is not there.
         """
         # nobody hears of it but the loop below
-        self.start(job.model_copy(update={"task": "probe"}), None, cast(TaskT, None))
+        self.start(job.model_copy(update={"task": "probe"}), log, cast(TaskT, None))
         while self.at_work:
             for _, event in self.hear():
                 if event is not None and event["event"] == "refused":

@@ -16,11 +16,11 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def prepare(faces, model, changes):
+def prepare(faces, model, changes, strategy=None):
     """A training of a model on the faces, ready to begin."""
     dataset = load(faces)
     key = DataKey(name=dataset.name, fingerprint=dataset.fingerprint, protocol="official")
-    recipe = load_recipe(model, overrides=changes)
+    recipe = load_recipe(model, strategy=strategy, overrides=changes)
     spec = RunSpec(recipe=recipe, seed=0, budget=load_budget("full"), data=key)
     return set_up(spec, dataset, choose_arithmetic(spec, 7, choose_device("cuda")).arithmetic)
 
@@ -74,6 +74,37 @@ def test_replayed_batches_teach_what_batches_do(faces, monkeypatch, model):
     plain = trainer()
     for a, b in zip(replayed.history, plain.history, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=0.02)
+
+
+def test_work_that_waits_for_the_device_runs_as_it_comes():
+    from ferbench.training.replay import WARM_UPS, Replayed
+
+    network = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.Dropout(0.5), torch.nn.Linear(64, 2)).cuda()
+
+    def work(inputs, targets):
+        value = (network(inputs) - targets).square().mean()
+        value.backward()
+        assert value.item() >= 0
+        return value.detach()
+
+    replayed, losses = Replayed(work, list(network.parameters())), []
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    inputs, targets = torch.randn(32, 3, device="cuda"), torch.ones(32, 2, device="cuda")
+    with pytest.warns(UserWarning, match="kernel by kernel"):
+        for _ in range(20 + WARM_UPS):
+            losses.append(float(replayed(inputs, targets)))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    assert losses[-1] < losses[0] / 2
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+@pytest.mark.parametrize("strategy", ["mek", "influence_balanced", "ldam"])
+def test_strategies_that_look_into_the_network_are_replayed(faces, strategy):
+    prepared = prepare(faces, "plain_cnn", {"training.epochs": 2, "training.batch_size": 32}, strategy)
+    for _ in range(2):
+        prepared.trainer.run_epoch(prepared.validate, Nobody())
+    assert prepared.trainer._work_under[1]._replay is not None
 
 
 def test_several_runs_share_a_gpu(faces, tmp_path):

@@ -14,6 +14,7 @@ from ferbench.probe import choose_arithmetic
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, utc_now
 from ferbench.runner import set_up
+from ferbench.training.replay import WARM_UPS
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Dataset
@@ -48,7 +49,9 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
     environment = Environment(**describe(device))
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     sides = _sides(spec, dataset, arithmetic)
-    timed = [_Timed(s, spec.batch_size, seconds) for s in sides]
+    # until batches are recorded
+    warm_ups = WARM_UPS if device.type == "cuda" else 0
+    timed = [_Timed(s, spec.batch_size, seconds, warm_ups) for s in sides]
     rates: list[float] = []
     for turn in range(rounds):
         # another side begins each time, so that a machine that slows down slows all alike
@@ -93,7 +96,7 @@ def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> list[Side
 class _Timed:
     """A side with its samples."""
 
-    def __init__(self, side: Side, batch_size: int, seconds: float) -> None:
+    def __init__(self, side: Side, batch_size: int, seconds: float, warm_ups: int) -> None:
         self._side, self._note = side, ""
         self._samples: list[float] = []
         first = side.images_per_second(1)
@@ -101,6 +104,8 @@ class _Timed:
         if self._slow:
             self._samples, self._note = [first], "one step, its first: too slow for more"
             return
+        if warm_ups:
+            side.images_per_second(warm_ups)
         rate = side.images_per_second(2)
         self._batches = max(2, round(seconds * rate / batch_size))
 

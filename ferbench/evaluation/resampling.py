@@ -45,6 +45,8 @@ class Draws:
     """Metric -> [S, B] scores on the drawn images."""
     shifts: Array
     """[S, B]; see `seed_shifts`."""
+    averaged: int = 1
+    """How many trainings each prediction is the average of: an ensemble's members."""
 
     @property
     def means(self) -> dict[str, float]:

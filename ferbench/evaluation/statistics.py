@@ -97,13 +97,15 @@ def _of_seeds(a: Draws, b: Draws, metric: str, pooled: Pooled | None) -> list[tu
         spread = seed_spread(a.own[metric] - b.own[metric], a.on_images[metric] - b.on_images[metric])
         return [(spread, len(a.predictions), len(a.predictions) - 1)]
     pooled = pooled or pooled_spread((a, b), metric)
-    parts = []
+    own, images = 0.0, 0.0
     for d in (a, b):
-        # a single seed says nothing of how others would vary
         n = len(d.predictions)
+        # a single seed says nothing of how others would vary
         spread = seed_spread(d.own[metric], d.on_images[metric]) if n > 1 else pooled.spread
-        parts.append((spread._replace(own=max(spread.own, pooled.spread.own)), n, pooled.freedom))
-    return parts
+        own += max(spread.own, pooled.spread.own) / (n * d.averaged)
+        images += spread.images / (n * d.averaged)
+    # the same doubt is in both
+    return [(Spread(own, images), 1, pooled.freedom)]
 
 
 def welch(of_images: float, of_seeds: Sequence[tuple[Spread, int, int]]) -> tuple[float, float]:

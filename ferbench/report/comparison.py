@@ -129,11 +129,12 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
     entries = _paired(*both)
     predictions, trainings = [load_predictions(e, store, "test") for e in entries], [e.trained for e in entries]
     try:
-        draws = resample(predictions, trainings)
+        drawn = resample(predictions, trainings)
     except ValueError:
         raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
-    result = compare(draws[0], draws[1], metric)
-    return Duel(found, entries, (draws[0], draws[1]), metric, result, _by_class(predictions, trainings))
+    one, other = (replace(d, averaged=e.averaged) for d, e in zip(drawn, entries, strict=True))
+    result = compare(one, other, metric)
+    return Duel(found, entries, (one, other), metric, result, _by_class(predictions, trainings))
 
 
 def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry]:

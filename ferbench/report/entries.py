@@ -114,6 +114,11 @@ class Entry:
     """See `report.evidence.weigh`; None: not asked for, or the predictions are not there."""
 
     @property
+    def averaged(self) -> int:
+        """How many trainings are behind each of its predictions."""
+        return len(self.ensemble.members) if self.ensemble else 1
+
+    @property
     def name(self) -> str:
         """The model's title and what tells its recipe from others."""
         return f"{self.title} ({self.variant})" if self.variant else self.title

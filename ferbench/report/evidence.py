@@ -77,7 +77,8 @@ def weigh(track: Track, store: Store) -> Track:
     if not found:
         return track
     entries = {e.slug: e for e in track.entries}
-    draws = resample([p["test"] for p in found.values()], [entries[slug].trained for slug in found])
+    drawn = resample([p["test"] for p in found.values()], [entries[slug].trained for slug in found])
+    draws = [replace(d, averaged=entries[slug].averaged) for slug, d in zip(found, drawn, strict=True)]
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     pooled = {metric: pooled_spread(draws, metric) for metric in GAINS}
     letters = groups(len(draws), separable(draws, pooled["accuracy"]))

@@ -162,7 +162,8 @@ def _remarks(track: Track) -> Iterator[str]:
         )
     if any(e.evidence for e in track.entries):
         test = (
-            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others do"
+            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
+            "do; between views of one single seed McNemar's mid-p"
             if any(len(e.seeds) > 1 for e in track.entries)
             else "McNemar's mid-p"
         )

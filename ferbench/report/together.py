@@ -19,16 +19,23 @@ def done_together(tasks: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
 
     A share whose process does not come to its end is done here again, so that its error is raised here too.
     """
-    n = max(1, min(usable_cores(), len(tasks))) if sys.platform == "linux" else 1
+    # a process that may have no children, such as a pool's, works alone
+    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    n = max(1, min(usable_cores(), len(tasks))) if can_fork else 1
     shares = [tasks[i::n] for i in range(n)]
     helpers = [_helper(share) for share in shares[1:]]
-    results = [[task() for task in shares[0]]]
-    for share, (process, ours) in zip(shares[1:], helpers, strict=True):
-        try:
-            results.append(ours.recv())
-        except EOFError:
-            results.append([task() for task in share])
-        process.join()
+    try:
+        results = [[task() for task in shares[0]]]
+        for share, (_, ours) in zip(shares[1:], helpers, strict=True):
+            try:
+                results.append(ours.recv())
+            except (EOFError, OSError):
+                results.append([task() for task in share])
+    finally:
+        for process, ours in helpers:
+            ours.close()
+            process.terminate()
+            process.join()
     return [results[i % n][i // n] for i in range(len(tasks))]
 
 
@@ -36,17 +43,17 @@ def _helper(share: Sequence[Callable[[], Any]]) -> tuple[BaseProcess, Connection
     """A process at work on a share, and where its results will come from."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send, args=(theirs, share), daemon=True)
+    process = fork.Process(target=_send, args=(ours, theirs, share), daemon=True)
     process.start()
-    # the process alone holds the other end: if it dies, ours ends
+    # each end is held by one process, so that either hears of the other's death
     theirs.close()
     return process, ours
 
 
-def _send(pipe: Connection, share: Sequence[Callable[[], Any]]) -> None:
+def _send(ours: Connection, theirs: Connection, share: Sequence[Callable[[], Any]]) -> None:
+    ours.close()
     try:
-        results = [task() for task in share]
+        theirs.send([task() for task in share])
     except BaseException:
         # told where the share is done again; Ctrl-C reaches both processes
         return
-    pipe.send(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,9 @@ from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.plan import check_overrides, choose_budget, choose_data
-from ferbench.recipe import DataKey, RunSpec
+from ferbench.recipe import WORKLOAD, DataKey, RunSpec
 from ferbench.records.store import Store
-from ferbench.records.study import Dimension, Limit, StudySpec, Value, changed_fields
+from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
 from ferbench.study.ledger import Ledger, open_or_create
 from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
@@ -78,6 +79,18 @@ class StudyPlan:
                 "objectives": spec.objectives,
             }
         )
+
+    def probes(self) -> list[Job]:
+        """Trials that differ in what decides how a device trains fastest, on each device."""
+        searched = [
+            (n, d.choices) for n, d in self.space.dimensions.items() if n in WORKLOAD and isinstance(d, Choices)
+        ]
+        names, choices = [n for n, _ in searched], [c for _, c in searched]
+        return [
+            self.job(0, dict(zip(names, values, strict=True)), device)
+            for device in dict.fromkeys(self.devices)
+            for values in itertools.product(*choices)
+        ]
 
 
 def plan_studies(

@@ -47,9 +47,6 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
     """
     loop = _Loop(plan, listener, keep_pruned)
     with Workers[_AtWork](plan.environment()) as workers:
-        if plan.workers > 1:
-            for device in dict.fromkeys(plan.devices):
-                workers.probe(plan.job(0, {}, device))
         try:
             while loop.fill(workers) or workers.at_work or loop.wait():
                 loop.listen(workers)
@@ -78,6 +75,9 @@ class _Loop:
     def _start(self, asked: Asked, workers: Workers[_AtWork]) -> None:
         self._listener.on_trial(asked.slot, asked.params, asked.attempt)
         device = self._plan.devices[self._began % len(self._plan.devices)]
+        if not self._began and self._plan.workers > 1:
+            for job in self._plan.probes():
+                workers.probe(job, self._plan.trial_folder(asked.slot) / "worker.log")
         self._began += 1
         try:
             job = self._plan.job(asked.slot, asked.params, device)

@@ -46,6 +46,8 @@ class AttentionConsistency:
         with arithmetic.autocast():
             forward(inputs.flip(3))
         mirrored = self._attention().flip(3)
+        # kept, it would keep the whole batch's graph
+        self._maps = None
         by_class = (seen - mirrored).square().mean((0, 2, 3))
         return self._factor * (self._weights.like(by_class) * by_class).sum()
 

@@ -6,6 +6,7 @@ slowly than a GPU runs them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,28 @@ WARM_UPS = 3
 """Batches of a shape that run as they come before it is recorded: libraries choose their kernels in the first ones."""
 
 
-def cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Work recorded but not done: what does it, and where its result will be."""
+def cuda_graph(work: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
+    """Work recorded but not done: what does it, and where its result will be.
+
+    Raises:
+        RuntimeError: it cannot be recorded, as it waits for the device or takes too much memory.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
-    return graph.replay, result
+    # on another device than the current one nothing would be recorded, and nothing said
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+                result = work()
+        finally:
+            # a recording that fails leaves its own
+            torch.cuda.set_stream(before)
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay, result
 
 
 def launched(work: Work, parameters: Sequence[nn.Parameter], arithmetic: Arithmetic) -> Work:
@@ -51,7 +68,7 @@ class Replayed:
         self,
         work: Work,
         parameters: Sequence[nn.Parameter],
-        record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]] = cuda_graph,
+        record: Callable[[Callable[[], Tensor], torch.device], tuple[Callable[[], None], Tensor]] = cuda_graph,
     ) -> None:
         self._work, self._parameters, self._record = work, parameters, record
         self._last, self._in_a_row, self._can_be_recorded = torch.Size(), 0, True
@@ -85,8 +102,11 @@ class Replayed:
         self._replay, self._gradients, self._loss = None, [], torch.empty(0)
         self._inputs, self._targets = inputs.clone(), targets.clone()
         try:
-            self._replay, self._loss = self._record(lambda: self._work(self._inputs, self._targets))
-        except RuntimeError:
+            self._replay, self._loss = self._record(
+                lambda: self._work(self._inputs, self._targets), self._inputs.device
+            )
+        except RuntimeError as error:
+            warnings.warn(f"batches are launched kernel by kernel: {error}", stacklevel=2)
             self._can_be_recorded = False
             for parameter in self._parameters:
                 parameter.grad = None

@@ -18,13 +18,15 @@ fi
 if [ "${MPS:-0}" = 1 ]; then
     export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps CUDA_MPS_LOG_DIRECTORY=/tmp/mps-log
     mkdir -p /tmp/mps /tmp/mps-log
-    nvidia-cuda-mps-control -d </dev/null >/tmp/mps-log/start 2>&1
+    # it fails where the call before has left one
+    nvidia-cuda-mps-control -d </dev/null >/tmp/mps-log/start 2>&1 || true
 fi
 export FERBENCH_DATA=${FERBENCH_DATA:-.data/fer2013.parquet} FERBENCH_RESULTS=${FERBENCH_RESULTS:-results}
 export FERBENCH_CACHE=${FERBENCH_CACHE:-/tmp/ferbench-cache} FERBENCH_CONFIG=${FERBENCH_CONFIG:-/tmp/ferbench-config}
 
 # Records, predictions, studies and facts of the data in one archive; weights and checkpoints stay behind.
 pack() {
+    mkdir -p "$FERBENCH_RESULTS"
     find "$FERBENCH_RESULTS" \( -path '*/runs/*' -o -path '*/data/*' -o -path '*/studies/*' \) \
         \( -name '*.json' -o -name '*.npz' -o -name '*.csv' -o -name 'journal.log' \) | sort >"$OUT/files.txt"
     tar czf "$OUT/runs.tar.gz" -T "$OUT/files.txt"

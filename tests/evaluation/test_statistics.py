@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -73,13 +75,16 @@ def test_a_single_seed_is_taken_to_vary_as_others_do():
     # .04² between the three, less what 80 images that not all have right explain: (80 x 2/3 / 1000 - .0032) / 1000 / 2
     assert pooled.spread.own == pytest.approx(0.0016 - 0.000025, rel=0.01) and pooled.freedom == 2
     images = (one.on_images["accuracy"][0] - three.on_images["accuracy"].mean(0)).var(ddof=1)
-    error, freedom = welch(images, [(pooled.spread, 1, 2), (pooled.spread, 3, 2)])
+    error, freedom = welch(images, [(Spread(*(4 / 3 * part for part in pooled.spread)), 1, 2)])
     against_three = compare(one, three, "accuracy")
     assert against_three.p == pytest.approx(2 * stats.t.sf(0.08 / error, freedom))
     # so of two of them, if anybody says how; else McNemar's test knows the images, and is far too sure
     alone, among = compare(one, other, "accuracy"), compare(one, other, "accuracy", pooled)
     assert (alone.test, among.test) == ("McNemar, mid-p", "paired bootstrap")
     assert alone.p < 0.001 < 0.05 < among.p
+    # averaged over many trainings, they would not vary
+    sure = compare(*(replace(d, averaged=10_000) for d in (one, other)), "macro_f1", pooled)
+    assert sure.interval == pytest.approx(compare(one, other, "macro_f1").interval, abs=1e-3)
 
 
 def answers(right: int) -> Predictions:

@@ -41,6 +41,9 @@ from pathlib import Path
 job = json.loads(sys.stdin.readline())
 place, number = Path({place!r}), Path(job["folder"]).name
 if job["task"] == "probe":
+    lines = (place / "log").read_text().count(chr(10)) if (place / "log").exists() else 0
+    with (place / "probes").open("a") as file:
+        file.write(str(job["spec"]["recipe"]["training"]["batch_size"]) + " " + str(lines) + chr(10))
     sys.exit(0)
 recipe = job["spec"]["recipe"]
 epochs = job["spec"]["budget"]["epochs"] or recipe["training"]["epochs"]
@@ -133,6 +136,11 @@ class Fake:
         """The words of each line of its log."""
         log = self._place / "log"
         return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    def probed(self) -> list[tuple[str, int]]:
+        """The batch size of each probe, and how many lines the log had then."""
+        file = self._place / "probes"
+        return [(b, int(n)) for b, n in map(str.split, file.read_text().splitlines())] if file.exists() else []
 
     def trained(self) -> Counter[tuple[str, str]]:
         """How often each epoch of each trial was trained."""

@@ -176,6 +176,21 @@ def test_as_many_at_once_as_asked_for(planned, fake, rows, ears):
     assert 2 <= max(at_once) <= 4
 
 
+def test_what_trials_compute_in_is_timed_before_they_share_the_device(planned, study_file, fake, ears):
+    tune(planned(2), ears())
+    assert fake.probed() == []
+    told = len(fake.told())
+    more = '[space]\n"training.batch_size" = { choices = [32, 64, 128] }\n'
+    study_file.write_text(study_file.read_text().replace("[space]\n", more))
+    sized = planned(3, workers=2, name="sized")
+    tune(sized, ears())
+    # every batch size that is searched, once, before the first trial begins
+    assert fake.probed() == [("32", told), ("64", told), ("128", told)]
+    # a study that is over starts nothing
+    tune(planned(3, workers=2, name="sized"), ears())
+    assert len(fake.probed()) == 3
+
+
 @pytest.mark.parametrize(
     ("unit", "amount", "least", "most"), [("epochs", 60, 60, 60 + EPOCHS - 1), ("seconds", 1, 1, 9)]
 )
