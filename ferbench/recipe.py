@@ -140,7 +140,7 @@ class TrainingRecipe(_Table):
     start_strength: Fraction = 1.0
     """Strength of the augmentation in the first epoch as a share of the recipe's, growing as the images do."""
     compile: bool = False
-    """Whether torch compiles the network (on a GPU with CUDA graphs): a minute at the start of each image size."""
+    """Whether torch compiles the network: a minute at the start of each image size."""
 
 
 class AugmentRecipe(_Table):
