@@ -232,10 +232,6 @@ DECOUPLED = ("crt", "lws", "tau_norm")  # change the classifier of such a run, i
 TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
 
 
-WORKLOAD = ("model.name", "model.input_size", "model.stem_stride", "training.batch_size")
-"""Fields that decide how a device trains fastest."""
-
-
 class RunSpec(_Table):
     """One run as a frozen value; its id is its folder."""
 
@@ -258,7 +254,7 @@ class RunSpec(_Table):
 
     @property
     def workload(self) -> tuple[Any, ...]:
-        """WORKLOAD, and what of precision and memory order is left open ("auto")."""
+        """What decides how a device trains fastest; "auto" in it: something is left to be timed."""
         model, training = self.recipe.model, self.recipe.training
         how = (training.precision.cpu, training.precision.cuda, training.channels_last)
         return (model.name, model.input_size, model.stem_stride, self.batch_size, *how)

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from ferbench.recipe import Recipe, RunSpec
 
 WEIGHTS = "weights.safetensors"
-EVALUATED_AT_ONCE = 512
-"""Images on a GPU, where a larger batch keeps it busier."""
 CHECKPOINT_VERSION = 3
 """Raised whenever older checkpoints cannot be gone on from."""
 
@@ -88,9 +86,7 @@ def predict_split(
     size: int = 0,
 ) -> Predictions:
     """A network's predictions on a split, at the recipe's input size where no other is given."""
-    # what fits in training fits; a GPU has more room than a batch needs that learns nothing
-    batch_size = max(recipe.training.batch_size, EVALUATED_AT_ONCE) if arithmetic.device.type == "cuda" else 0
-    batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic, batch_size)
+    batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
     logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
     return predictions_of(name, dataset.classes, image_ids(name, len(split)), split.labels, logits)
 
@@ -214,7 +210,7 @@ def run_one(
             probe=choice.images_per_second,
         ),
         source_finished_at=since,
-        notes=[*dataset.notes, *notes, *_arithmetic_note(spec, choice.arithmetic), *_sharing_note(at_once)],
+        notes=[*dataset.notes, *notes, *_own_notes(prepared, at_once)],
     )
     write_weights(store, spec, prepared.trainer.network)
     store.write_run(record, predictions)
@@ -284,15 +280,15 @@ def chosen_arithmetic(spec: RunSpec, dataset: Dataset, device: torch.device, che
     return choice if saved is None else replace(choice, arithmetic=Arithmetic(device, *saved["arithmetic"]))
 
 
-def _sharing_note(at_once: int) -> list[str]:
-    return [f"up to {at_once} runs shared the device: speeds are lower than alone"] if at_once > 1 else []
-
-
-def _arithmetic_note(spec: RunSpec, arithmetic: Arithmetic) -> list[str]:
-    wanted = getattr(spec.recipe.training.precision, arithmetic.device.type)
-    if wanted in ("auto", arithmetic.name):
-        return []
-    return [f"{wanted} is not to be had on this device: {arithmetic.name} was used"]
+def _own_notes(prepared: Prepared, at_once: int) -> list[str]:
+    used = prepared.trainer.arithmetic
+    wanted = getattr(prepared.spec.recipe.training.precision, used.device.type)
+    told = []
+    if wanted not in ("auto", used.name):
+        told.append(f"{wanted} is not to be had on this device: {used.name} was used")
+    if at_once > 1:
+        told.append(f"up to {at_once} runs shared the device: speeds are lower than alone")
+    return told + prepared.trainer.notes
 
 
 def write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:

@@ -25,7 +25,9 @@ from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
 from ferbench.runner import CHECKPOINT_VERSION, run_one, set_up
+from ferbench.training import fit
 from ferbench.training.checkpoint import Checkpoint
+from ferbench.training.replay import Replayed
 
 CPU = Arithmetic(torch.device("cpu"), "fp32", channels_last=True)
 SMALL = {
@@ -181,6 +183,15 @@ def test_start_depends_on_the_seed_alone(drawn):
 
     assert torch.equal(start(0), start(0))
     assert not torch.equal(start(0), start(1))
+
+
+def test_batches_that_could_not_be_recorded_are_told_of(drawn, tmp_path, monkeypatch):
+    def refuse(work, device):
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(fit, "launched", lambda work, parameters, arithmetic: Replayed(work, parameters, refuse))
+    record = quickly(spec_of(drawn), drawn, Store(tmp_path))
+    assert [n for n in record.notes if n.endswith("CUDA graph: operation not permitted")]
 
 
 def test_estimate_is_for_the_whole_run(drawn):

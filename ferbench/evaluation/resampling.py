@@ -68,6 +68,7 @@ def resample(
     trainings: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    averaged: Sequence[int] | None = None,
 ) -> list[Draws]:
     """The scores of each entry on the same resamples of the images.
 
@@ -77,6 +78,7 @@ def resample(
             the same seeds drawn. None: no two are the same.
         resamples: how many.
         seed: of the draws.
+        averaged: how many trainings each entry's predictions are the average of; None: one.
 
     Raises:
         ValueError: the predictions are of different images.
@@ -94,7 +96,8 @@ def resample(
             found.append(scores)
     joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
     draws = []
-    for seeds, training in zip(entries, trainings or range(len(entries)), strict=True):
+    of_entries = zip(entries, trainings or range(len(entries)), averaged or [1] * len(entries), strict=True)
+    for seeds, training, members in of_entries:
         own, drawn = [compute(p) for p in seeds], [next(joined) for _ in seeds]
         # of the training alone, so that an entry does not depend on who else is drawn
         of_training = np.random.Generator(np.random.PCG64([seed, zlib.crc32(repr(training).encode())]))
@@ -105,6 +108,7 @@ def resample(
                 own={m: np.array([scores[m] for scores in own]) for m in own[0]},
                 on_images={m: np.stack([scores[m] for scores in drawn]) for m in own[0]},
                 shifts=seed_shifts(len(seeds), resamples, of_training),
+                averaged=members,
             )
         )
     return draws

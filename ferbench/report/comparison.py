@@ -127,14 +127,15 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
     metric = METRICS[metric].name
     found, both = _find(build(store.records(), store.ensembles()), a, b, track)
     entries = _paired(*both)
-    predictions, trainings = [load_predictions(e, store, "test") for e in entries], [e.trained for e in entries]
+    predictions = [load_predictions(e, store, "test") for e in entries]
+    trainings, averaged = [e.trained for e in entries], [e.averaged for e in entries]
     try:
-        drawn = resample(predictions, trainings)
+        draws = resample(predictions, trainings, averaged=averaged)
     except ValueError:
         raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
-    one, other = (replace(d, averaged=e.averaged) for d, e in zip(drawn, entries, strict=True))
-    result = compare(one, other, metric)
-    return Duel(found, entries, (one, other), metric, result, _by_class(predictions, trainings))
+    result = compare(draws[0], draws[1], metric)
+    by_class = _by_class(predictions, trainings, averaged)
+    return Duel(found, entries, (draws[0], draws[1]), metric, result, by_class)
 
 
 def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry]:
@@ -150,11 +151,16 @@ def _of(entry: Entry, trained: list[str]) -> Entry:
     return replace(entry, trained=ids, seeds=seeds, places=places)
 
 
-def _by_class(entries: list[list[Predictions]], trainings: list[tuple[str, ...]]) -> list[ClassDifference]:
+def _by_class(
+    entries: list[list[Predictions]], trainings: list[tuple[str, ...]], averaged: list[int]
+) -> list[ClassDifference]:
     a, b = entries
     classes = [(code, name) for code, name in enumerate(a[0].classes) if (a[0].labels == code).any()]
     # within a class accuracy is recall; draws keep each class's number of images, so classes can be drawn alone
-    own = [resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)], trainings) for code, _ in classes]
+    own = [
+        resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)], trainings, averaged=averaged)
+        for code, _ in classes
+    ]
     results = [compare(of_a, of_b, "accuracy") for of_a, of_b in own]
     scores = [[score(p) for p in seeds] for seeds in (a, b)]
     rows = [

@@ -77,8 +77,9 @@ def weigh(track: Track, store: Store) -> Track:
     if not found:
         return track
     entries = {e.slug: e for e in track.entries}
-    drawn = resample([p["test"] for p in found.values()], [entries[slug].trained for slug in found])
-    draws = [replace(d, averaged=entries[slug].averaged) for slug, d in zip(found, drawn, strict=True)]
+    weighed = [entries[slug] for slug in found]
+    tests = [p["test"] for p in found.values()]
+    draws = resample(tests, [e.trained for e in weighed], averaged=[e.averaged for e in weighed])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     pooled = {metric: pooled_spread(draws, metric) for metric in GAINS}
     letters = groups(len(draws), separable(draws, pooled["accuracy"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.plan import check_overrides, choose_budget, choose_data
-from ferbench.recipe import WORKLOAD, DataKey, RunSpec
+from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
 from ferbench.study.ledger import Ledger, open_or_create
@@ -82,15 +81,10 @@ class StudyPlan:
 
     def probes(self) -> list[Job]:
         """Trials that differ in what decides how a device trains fastest, on each device."""
-        searched = [
-            (n, d.choices) for n, d in self.space.dimensions.items() if n in WORKLOAD and isinstance(d, Choices)
-        ]
-        names, choices = [n for n, _ in searched], [c for _, c in searched]
-        return [
-            self.job(0, dict(zip(names, values, strict=True)), device)
-            for device in dict.fromkeys(self.devices)
-            for values in itertools.product(*choices)
-        ]
+        choices = [(n, c) for n, d in self.space.dimensions.items() if isinstance(d, Choices) for c in d.choices]
+        changes: list[dict[str, Value]] = [{}, *({name: choice} for name, choice in choices)]
+        jobs = [self.job(0, params, device) for device in self.devices for params in changes]
+        return list({(job.device, job.spec.workload): job for job in jobs}.values())
 
 
 def plan_studies(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ferbench.recipe import AugmentRecipe, ModelRecipe, TrainingRecipe
 
 
+EVALUATED_AT_ONCE = 512
+"""Images on a GPU, which a batch that learns nothing leaves more room."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batches:
     """One split on the device."""
@@ -76,7 +80,8 @@ class Batches:
 
     def evaluation(self, size: int) -> Iterator[Tensor]:
         """Inputs `[B, 1, size, size]` in order, unchanged but for resize and normalisation."""
-        for chunk in self.images.split(self.batch_size):
+        at_once = max(self.batch_size, EVALUATED_AT_ONCE) if self.images.is_cuda else self.batch_size
+        for chunk in self.images.split(at_once):
             images = chunk.float().div_(255)
             if images.shape[2:] != (size, size):
                 images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)

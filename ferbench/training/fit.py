@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ferbench.environment import stream_seed
 from ferbench.training.epochs import Best, Epoch, Validate, Watcher
 from ferbench.training.optimization import (
     Plateau,
@@ -20,7 +19,8 @@ from ferbench.training.optimization import (
     set_learning_rate,
     weight_average,
 )
-from ferbench.training.replay import Work, launched
+from ferbench.training.replay import Replayed, Work, launched
+from ferbench.training.streams import RandomStreams
 from ferbench.training.treatment import Pasting
 
 if TYPE_CHECKING:
@@ -46,31 +46,6 @@ class Fitted:
     """Seconds over all sittings, evaluation included."""
     rival_weights: dict[str, Tensor]
     """Of the epoch that `ValScores.rival` chose; empty where there was none."""
-
-
-class RandomStreams:
-    """Every source of randomness of a training: order, augmentation, and torch's own (dropout)."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        torch.manual_seed(stream_seed(seed, "torch"))
-        self.order = torch.Generator().manual_seed(stream_seed(seed, "order"))
-        self.augment = torch.Generator(device).manual_seed(stream_seed(seed, "augment"))
-        self._device = device
-
-    def state(self) -> dict[str, Tensor]:
-        """The streams' positions."""
-        state = {"order": self.order.get_state(), "augment": self.augment.get_state(), "torch": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self._device)
-        return state
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Put every stream back where it was."""
-        self.order.set_state(state["order"])
-        self.augment.set_state(state["augment"])
-        torch.set_rng_state(state["torch"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self._device)
 
 
 class Trainer:
@@ -131,6 +106,13 @@ class Trainer:
         groups = parameter_groups(self.network, self.head, recipe)
         self.optimizer = build_optimizer(groups, recipe, scaled=self.arithmetic.needs_scaler)
         self._work_under: tuple[Loss, Work] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of a record must know of how it was trained."""
+        work = self._work_under and self._work_under[1]
+        refusal = work.refusal if isinstance(work, Replayed) else ""
+        return [f"slower than it need be, batches could not be recorded as a CUDA graph: {refusal}"] if refusal else []
 
     def _work(self, loss: Loss) -> Work:
         """From a batch to its gradients; recorded anew where the loss or what learns has changed."""

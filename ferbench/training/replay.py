@@ -6,7 +6,6 @@ slowly than a GPU runs them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,9 @@ class Replayed:
         record: Callable[[Callable[[], Tensor], torch.device], tuple[Callable[[], None], Tensor]] = cuda_graph,
     ) -> None:
         self._work, self._parameters, self._record = work, parameters, record
-        self._last, self._in_a_row, self._can_be_recorded = torch.Size(), 0, True
+        self.refusal = ""
+        """Why the work cannot be recorded; "" while nothing says so."""
+        self._last, self._in_a_row = torch.Size(), 0
         self._replay: Callable[[], None] | None = None
         self._inputs = self._targets = self._loss = torch.empty(0)
         self._gradients: list[Tensor | None] = []
@@ -96,7 +97,7 @@ class Replayed:
 
     def _take_up(self, inputs: Tensor, targets: Tensor) -> bool:
         """Whether the work is recorded now for batches of this shape."""
-        if not self._can_be_recorded:
+        if self.refusal:
             return False
         # the old graph's memory first
         self._replay, self._gradients, self._loss = None, [], torch.empty(0)
@@ -106,8 +107,7 @@ class Replayed:
                 lambda: self._work(self._inputs, self._targets), self._inputs.device
             )
         except RuntimeError as error:
-            warnings.warn(f"batches are launched kernel by kernel: {error}", stacklevel=2)
-            self._can_be_recorded = False
+            self.refusal = " ".join(str(error).split())[:200]
             for parameter in self._parameters:
                 parameter.grad = None
             return False

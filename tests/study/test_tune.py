@@ -185,7 +185,7 @@ def test_what_trials_compute_in_is_timed_before_they_share_the_device(planned, s
     sized = planned(3, workers=2, name="sized")
     tune(sized, ears())
     # every batch size that is searched, once, before the first trial begins
-    assert fake.probed() == [("32", told), ("64", told), ("128", told)]
+    assert sorted(fake.probed()) == [("128", told), ("32", told), ("64", told)]
     # a study that is over starts nothing
     tune(planned(3, workers=2, name="sized"), ears())
     assert len(fake.probed()) == 3
@@ -514,7 +514,8 @@ def test_stop_signal_ends_everything(planned, fake, tmp_path, rows, words):
     fake.wait_until(lambda: ("1", "2") in fake.trained())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
     plan = planned(4)
     assert [(r.number, r.state) for r in rows(plan)] == [(0, "complete"), (1, "waiting")]
     # what is known so far is written
