@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ _ABOUT = ("paper", "provenance")
 """Tables of a recipe file that say where its values come from."""
 
 
-def recipe_names() -> list[str]:
+@cache
+def recipe_names() -> tuple[str, ...]:
     """Names of the shipped recipes, those of published systems as "papers/NAME"."""
     folder = shipped("baselines")
     own = sorted(p.stem for p in folder.glob("*.toml") if p.stem not in _NOT_RECIPES)
-    return own + sorted(f"papers/{p.stem}" for p in folder.glob("papers/*.toml"))
+    return (*own, *sorted(f"papers/{p.stem}" for p in folder.glob("papers/*.toml")))
 
 
 class Paper(BaseModel):
@@ -104,8 +106,8 @@ def load_recipe(
         InputError: no such recipe, an unknown field or a value out of range, named with its file.
     """
     path = recipe_path(source)
-    own = {key: value for key, value in read_toml(path).items() if key not in _ABOUT}
-    table = merged(read_toml(shipped("baselines", "defaults.toml")), own, path.name)
+    own = {key: value for key, value in shared_toml(path).items() if key not in _ABOUT}
+    table = merged(shared_toml(shipped("baselines", "defaults.toml")), own, path.name)
     if source.startswith("timm:"):
         table["model"]["name"] = source
     if init is not None:
@@ -172,7 +174,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
-def source_path(kind: str, source: str, names: list[str]) -> Path:
+def source_path(kind: str, source: str, names: Sequence[str]) -> Path:
     """The path of a recipe or study (kind): a shipped one's name, of those given, timm:NAME, or a path ending in .toml.
 
     Raises:

@@ -90,12 +90,12 @@ def flat_fields(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    """A table with another's values over its own, tables within them likewise; neither changes.
+    """A table with another's values over its own, tables within it likewise and all of them new.
 
     Raises:
         InputError: a value stands where a table is.
     """
-    both = dict(base)
+    both = {key: merged(old, {}, where) if isinstance(old, dict) else old for key, old in base.items()}
     for key, value in changes.items():
         old = both.get(key)
         if not isinstance(old, dict):

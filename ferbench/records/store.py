@@ -198,9 +198,13 @@ def predicted_splits(spec: RunSpec) -> tuple[str, ...]:
     return (*PREDICTED_SPLITS, HONEST) if is_oracle else PREDICTED_SPLITS
 
 
-def run_place(spec: RunSpec) -> str:
-    """The folder of a run below that of the results."""
-    return f"runs/{spec.data.name}/{spec.budget.name}/{spec.id}"
+def run_place(spec: RunSpec, run: str = "") -> str:
+    """The folder of a run below that of the results.
+
+    Args:
+        run: the spec's id where it is known, which takes longer to find than all else in the place.
+    """
+    return f"runs/{spec.data.name}/{spec.budget.name}/{run or spec.id}"
 
 
 def ensemble_place(record: EnsembleRecord) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord
 from ferbench.report import speed, studies
+from ferbench.report.canvas import Drawing, styled
 from ferbench.report.evidence import weigh_all
-from ferbench.report.figures import draw, figures
+from ferbench.report.figures import drawings
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
 from ferbench.report.markdown import render
-from ferbench.report.study_figures import draw_studies, draw_study, figure_names
+from ferbench.report.study_figures import draw_studies, study_drawings
+from ferbench.report.together import done_together
+
+FileT = TypeVar("FileT")
 
 FIGURES = "figures"
 
@@ -33,69 +40,95 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def _ready_to_draw() -> Iterator[None]:
+    """With what draws imported, once for all processes."""
+    # now, while nothing is held: an exception in it goes round in a circle with the frames of all who wait for it, and
+    # the records in them would not be free before the collector has been through everything
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import PIL.Image  # noqa: F401
+
+    yield
+
+
+@_ready_to_draw()
 @_no_garbage_collection()
 def write(store: Store) -> list[Path]:
     """The paths of the report's files, now written.
 
     Figures of entries that are gone stay where they are; README.md does not link them.
     """
-    records = store.records()
+    records, found = store.records(), store.studies()
     board = weigh_all(build(records, store.ensembles()), store)
-    files = _texts(board, store, records) | {f"{FIGURES}/{name}": png for name, png in draw(board, records).items()}
-    found = store.studies()
-    for study in found:
-        files |= _study_files(study, store, records)
-    if len(found) > 1:
-        files[f"{FIGURES}/{studies.ALL_STUDIES}"] = draw_studies(found)
-    for name, content in files.items():
-        store.write(store.root / name, content)
-    return [store.root / name for name in files]
+    return _written(store, partial(_texts, board, found, store, records), _drawings(board, found, records))
 
 
 @_no_garbage_collection()
 def check(store: Store) -> list[str]:
     """Names of the files that are not what the records give: texts that differ, and figures that are missing."""
-    records = store.records()
+    records, found = store.records(), store.studies()
     board = weigh_all(build(records, store.ensembles()), store)
-    texts, found = _texts(board, store, records), store.studies()
-    names = [f"{FIGURES}/{figure.name}" for track in board.tracks for figure in figures(track)]
-    names += [f"{FIGURES}/{studies.ALL_STUDIES}"] if len(found) > 1 else []
-    by_id = {r.id: r for r in records}
-    for study in found:
-        texts |= _in_folder(study, studies.study_texts(study, by_id, store))
-        names += [f"studies/{study.name}/{name}" for name in figure_names(study)]
+    texts = _texts(board, found, store, records)
     stale = [name for name, content in texts.items() if _stored(store.root / name) != content]
     # how a figure is drawn depends on the version of matplotlib, so only its existence is checked
-    return stale + [name for name in names if not (store.root / name).is_file()]
+    return stale + [name for name in _drawings(board, found, records) if not (store.root / name).is_file()]
 
 
+@_ready_to_draw()
 def write_study(store: Store, name: str) -> list[Path]:
     """The paths of the files of one study's folder, now written."""
     (study,) = (s for s in store.studies() if s.name == name)
     needed = () if study.promotion is None else (*study.promotion.runs, *study.promotion.baseline_runs)
-    records = [r for r in store.records() if r.id in needed] if needed else []
-    files = _study_files(study, store, records)
-    for path, content in files.items():
-        store.write(store.root / path, content)
-    return [store.root / path for path in files]
+    records = {r.id: r for r in store.records() if r.id in needed} if needed else {}
+    texts = partial(_study_texts, study, store, records)
+    return _written(store, texts, _in_folder(study, study_drawings(study)))
 
 
-def _study_files(study: StudyRecord, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
-    texts = studies.study_texts(study, {r.id: r for r in records}, store)
-    return _in_folder(study, texts | draw_study(study))
+def _written(store: Store, texts: Callable[[], dict[str, bytes]], drawings: dict[str, Drawing]) -> list[Path]:
+    """The paths of texts and figures, now written."""
+    tasks: list[Callable[[], dict[str, bytes]]] = [texts, *(partial(_drawn, *pair) for pair in drawings.items())]
+    files: dict[str, bytes] = {}
+    for some in done_together(tasks):
+        files |= some
+    paths = [store.root / name for name in files]
+    # the disk is waited for once instead of for each
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(store.write, paths, files.values()))
+    return paths
 
 
-def _in_folder(study: StudyRecord, files: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"studies/{study.name}/{name}": content for name, content in files.items()}
+def _drawn(name: str, draw: Drawing) -> dict[str, bytes]:
+    return {name: draw()}
 
 
-def _texts(board: Leaderboard, store: Store, records: list[RunRecord]) -> dict[str, bytes]:
-    text, found = render(board, records), store.studies()
+def _drawings(board: Leaderboard, found: list[StudyRecord], records: list[RunRecord]) -> dict[str, Drawing]:
+    """What draws each figure, by its path below the results."""
+    named = {f"{FIGURES}/{name}": draw for name, draw in drawings(board, records).items()}
+    for study in found:
+        named |= _in_folder(study, study_drawings(study))
+    return named | ({f"{FIGURES}/{studies.ALL_STUDIES}": styled(draw_studies, found)} if len(found) > 1 else {})
+
+
+def _in_folder(study: StudyRecord, files: dict[str, FileT]) -> dict[str, FileT]:
+    return {f"studies/{study.name}/{name}": file for name, file in files.items()}
+
+
+def _texts(board: Leaderboard, found: list[StudyRecord], store: Store, records: list[RunRecord]) -> dict[str, bytes]:
+    """The texts by their paths below the results."""
+    text, by_id = render(board, records), {r.id: r for r in records}
     if found:
-        text += "\n" + "\n".join(studies.section(found, {r.id: r for r in records}, store))
+        text += "\n" + "\n".join(studies.section(found, by_id, store))
     texts = {"README.md": text.encode(), "leaderboard.csv": csv(board)}
-    benches = store.benches()
-    return texts | ({"speed.md": speed.render(benches).encode()} if benches else {})
+    if benches := store.benches():
+        texts["speed.md"] = speed.render(benches).encode()
+    for study in found:
+        texts |= _study_texts(study, store, by_id)
+    return texts
+
+
+def _study_texts(study: StudyRecord, store: Store, records: dict[str, RunRecord]) -> dict[str, bytes]:
+    return _in_folder(study, studies.study_texts(study, records, store))
 
 
 def _stored(path: Path) -> bytes | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +18,22 @@ if TYPE_CHECKING:
 DPI = 110
 
 
+Drawing = Callable[[], bytes]
+"""Gives a PNG file."""
+
+
+def styled(draw: Callable[..., bytes], *args: Any) -> Drawing:
+    """A drawing with the looks of the report, by a function and what it is given."""
+
+    def drawing() -> bytes:
+        with _style():
+            return draw(*args)
+
+    return drawing
+
+
 @contextmanager
-def style() -> Iterator[None]:
+def _style() -> Iterator[None]:
     """Matplotlib with the looks of the report."""
     import matplotlib as mpl
 
@@ -47,20 +63,71 @@ def style() -> Iterator[None]:
         yield
 
 
-def blank(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Canvas, list[Axes]]:
-    """An empty figure of that many inches, and its axes from left to right, row by row."""
-    # not pyplot: no global state, no display; and nothing that draws before `png`: seaborn would, for its labels
+@dataclass(frozen=True)
+class Margins:
+    """Inches around axes, which have room for a title, ticks with numbers of six characters, and a label below."""
+
+    left: float = 0.62
+    right: float = 0.15
+    bottom: float = 0.55
+    top: float = 0.36
+    columns: float = 0.7
+    """Between columns."""
+    rows: float = 0.8
+
+
+LABEL = 0.22
+"""Inches for a label at the left, or a title above all axes."""
+
+
+def blank(
+    width: float, height: float, columns: int = 1, rows: int = 1, margins: Margins | None = None
+) -> tuple[Canvas, list[Axes]]:
+    """An empty figure around axes of that many inches each, and these from left to right, row by row."""
+    # not pyplot: no global state, no display; and nothing that draws before `png`. Not
+    # matplotlib's layouts, which measure every word several times: half of a figure's time
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(width, height), dpi=DPI, layout="constrained")
+    m = margins or Margins()
+    inner = columns * width + (columns - 1) * m.columns, rows * height + (rows - 1) * m.rows
+    full = m.left + inner[0] + m.right, m.bottom + inner[1] + m.top
+    canvas = Canvas(figsize=full, dpi=DPI)
+    canvas.subplots_adjust(
+        m.left / full[0], m.bottom / full[1], 1 - m.right / full[0], 1 - m.top / full[1], m.columns / width,
+        m.rows / height,
+    )  # fmt: skip
     return canvas, list(np.atleast_1d(canvas.subplots(rows, columns)).flat)
 
 
-def lay_out(canvas: Canvas) -> None:
-    """Put everything in its place, once more."""
-    engine = canvas.get_layout_engine()
-    assert engine is not None
-    engine.execute(canvas)
+def extent(words: Iterable[str], size: float, angle: float = 0) -> tuple[float, float]:
+    """Inches from side to side and from top to bottom that the largest of some words takes, in points and degrees."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", size=size)
+    widths = [text_to_path.get_text_width_height_descent(word, font, ismath=False)[0] for word in words]
+    width, height = max(widths, default=0) / 72, size * 1.2 / 72
+    turned = math.radians(angle)
+    return (
+        width * math.cos(turned) + height * math.sin(turned),
+        width * math.sin(turned) + height * math.cos(turned),
+    )
+
+
+def add_heading(canvas: Canvas, text: str, size: float = 11) -> None:
+    """A title above all axes, for which the margin at the top has a `LABEL` more."""
+    width, height = canvas.get_size_inches()
+    canvas.text(0.1 / width, 1 - 0.08 / height, text, fontsize=size, va="top")
+
+
+def add_legend(canvas: Canvas, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend at the right, by whose width the figure grows, and as high as that needs; before any heading."""
+    legend = canvas.legend(handles, labels, loc="center right", fontsize=8.5, borderaxespad=0.4).get_window_extent()
+    width, height = canvas.get_size_inches()
+    new = width + legend.width / DPI, max(height, legend.height / DPI + 0.1)
+    canvas.set_size_inches(new)
+    x, y, places = width / new[0], height / new[1], canvas.subplotpars
+    canvas.subplots_adjust(places.left * x, places.bottom * y, places.right * x, 1 - (1 - places.top) * y)
 
 
 def png(canvas: Canvas) -> bytes:
@@ -72,5 +139,11 @@ def png(canvas: Canvas) -> bytes:
     agg = FigureCanvasAgg(canvas)
     agg.draw()
     full, png = Image.frombytes("RGBA", agg.get_width_height(), bytes(agg.buffer_rgba())), io.BytesIO()
-    full.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(png, "png", optimize=True)
+    # the octree finds its colours ten times as fast as the median cut, but greys the paper a little
+    few = full.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette, corner = few.getpalette() or [], few.getpixel((0, 0))
+    assert isinstance(corner, int)
+    palette[3 * corner : 3 * corner + 3] = 255, 255, 255
+    few.putpalette(palette)
+    few.save(png, "png")
     return png.getvalue()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Budget, Recipe, RunSpec
-from ferbench.report.variants import by_recipe, recipe_fingerprint, shipped_fields
-from ferbench.toml import flat_fields
+from ferbench.report.variants import by_recipe, changed_fields, recipe_fingerprint, shipped_recipe
 
 if TYPE_CHECKING:
     from ferbench.report.entries import Entry
@@ -43,7 +42,7 @@ def ensemble_commands(entries: Iterable[Entry]) -> list[str]:
 def _commands(specs: Sequence[RunSpec]) -> list[str]:
     by_changes: dict[Changes | str, list[RunSpec]] = defaultdict(list)
     # a study has thousands of recipes for one model
-    shipped = cache(shipped_fields)
+    shipped = cache(shipped_recipe)
     for group in by_recipe(specs, lambda s: s.recipe).values():
         recipe = group[0].recipe
         changes = _changes(recipe, shipped(recipe.model.name, recipe.imbalance.strategy), group[0].budget)
@@ -56,7 +55,8 @@ def _lines(changes: Changes | str, specs: list[RunSpec]) -> list[str]:
     # seeds of each (model, strategy), then strategies of each (model, seeds), then models of each (strategies, seeds)
     seeds = _gather(((s.recipe.model.name, s.recipe.imbalance.strategy), s.seed) for s in specs)
     strategies = _gather(((model, tuple(sorted(ss))), strategy) for (model, strategy), ss in seeds.items())
-    models = _gather(((_in_order(ss, list(strategy_defaults())), at), model) for (model, at), ss in strategies.items())
+    order = list(strategy_defaults())
+    models = _gather(((_in_order(ss, order), at), model) for (model, at), ss in strategies.items())
     lines = []
     for (ss, at), names in models.items():
         lines.append(_line(_in_order(names, MODELS.names), ss, at, changes, specs[0]))
@@ -94,11 +94,10 @@ def _data_words(name: str) -> str:
     return f"PATH --labels {labels}=FILE" if labels else "PATH"
 
 
-def _changes(recipe: Recipe, shipped: dict[str, Any] | None, budget: Budget) -> Changes | str:
+def _changes(recipe: Recipe, shipped: Recipe | None, budget: Budget) -> Changes | str:
     """The --set values that turn the shipped recipe into another, or a remark where there is none to start from."""
     if shipped is None:
         return f"with a recipe of its own, {recipe_fingerprint(recipe)}"
     # what the budget sets for every model is refused
     decided = [f"training.{name}" for name in ("epochs", "batch_size") if getattr(budget, name)]
-    changed = ((f, v) for f, v in flat_fields(recipe.model_dump()) if shipped.get(f) != v and f not in decided)
-    return tuple((f, json.dumps(v)) for f, v in changed)
+    return tuple((f, json.dumps(v)) for f, v in changed_fields(recipe, shipped).items() if f not in decided)

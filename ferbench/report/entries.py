@@ -156,8 +156,8 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         slug=slug_of("-".join([recipe.model.name, recipe.imbalance.strategy, *variant, *views])),
         seeds=tuple(r.spec.seed for r in runs),
         runs=tuple(r.id for r in runs),
-        places=tuple(run_place(r.spec) for r in runs),
-        trained=tuple(r.spec.root.id for r in runs),
+        places=tuple(run_place(r.spec, r.id) for r in runs),
+        trained=tuple(r.id if (root := r.spec.root) is r.spec else root.id for r in runs),
         is_trained=runs[0].spec.trained == runs[0].spec,
         epochs=runs[0].spec.epochs,
         best_epochs=tuple(r.best_epoch for r in runs),
@@ -250,8 +250,9 @@ def _inference(costs: list[Cost]) -> dict[int, float]:
 
 def _spreads(scores: list[Scores]) -> dict[str, Spread]:
     """Every metric that all seeds have: a record may be older than a metric."""
-    shared = [m for m in scores[0].values if all(m in s.values for s in scores)]
-    return {m: spread([s.values[m] for s in scores]) for m in shared}
+    values = [s.values for s in scores]
+    shared = [m for m in values[0] if all(m in v for v in values)]
+    return {m: spread([v[m] for v in values]) for m in shared}
 
 
 def spread(values: list[float]) -> Spread:
@@ -264,8 +265,11 @@ def spread(values: list[float]) -> Spread:
 
 def _class_means(name: str, scores: list[Scores]) -> ClassMeans:
     rows = [s.per_class[name] for s in scores]
-    means = {field: statistics.fmean([getattr(r, field) for r in rows]) for field in ("precision", "recall", "f1")}
-    return ClassMeans(**means)
+    return ClassMeans(
+        statistics.fmean([r.precision for r in rows]),
+        statistics.fmean([r.recall for r in rows]),
+        statistics.fmean([r.f1 for r in rows]),
+    )
 
 
 def model_title(name: str) -> str:

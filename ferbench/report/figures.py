@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from ferbench.records.record import EpochRow, RunRecord
-from ferbench.report.canvas import blank, lay_out, png, style
+from ferbench.report.canvas import LABEL, Drawing, Margins, add_heading, add_legend, blank, png, styled
 from ferbench.report.diagrams import draw_confusion, draw_reliability, draw_strategies
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard, Track
 from ferbench.report.looks import Looks, looks_of
 from ferbench.report.placement import Box, free_box
 from ferbench.report.strategies import treated
-from ferbench.report.together import done_together
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,8 +85,8 @@ def _speed_figures(track: Track, which: str) -> list[Figure]:
     ]
 
 
-def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
-    """PNG files by their name under results/figures/; confusions and histories come from the board's records."""
+def drawings(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, Drawing]:
+    """By its name under results/figures/, what draws each figure; histories come from the board's records."""
     by_id = {r.id: r for r in records}
     drawers: dict[Kind, Callable[[Track, Figure, dict[str, RunRecord]], bytes]] = {
         "curves": _draw_curves,
@@ -98,13 +96,7 @@ def draw(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, bytes]:
         "strategies": lambda track, figure, _: draw_strategies(replace(track, entries=figure.entries)),
         "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
-    wanted = {f.name: (t, f) for t in board.tracks for f in figures(t)}
-    if wanted:
-        # once for all processes
-        import seaborn  # noqa: F401
-    with style():
-        tasks = [partial(drawers[f.kind], _drawn(t), f, by_id) for t, f in wanted.values()]
-        return dict(zip(wanted, done_together(tasks), strict=True))
+    return {f.name: styled(drawers[f.kind], _drawn(t), f, by_id) for t in board.tracks for f in figures(t)}
 
 
 def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
@@ -123,17 +115,14 @@ def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashe
             rows[entry.label] = {"color": look.color, "lw": 1.8, **style}
     if crowded:
         rows = dict(sorted(rows.items(), key=lambda row: (row[1]["color"] == "0.3", row[0])))
-    handles: list[Any] = [Line2D([], [], **style) for style in rows.values()]
-    canvas.legend(handles, list(rows), loc="outside right center", fontsize=8.5)
-    # the layout takes two passes to settle; drawing is the second
-    lay_out(canvas)
+    add_legend(canvas, [Line2D([], [], **style) for style in rows.values()], list(rows))
 
 
 def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     looks = looks_of(track)
-    canvas, (left, right) = blank(10.5, 4.2, 2)
+    canvas, (left, right) = blank(3.6, 3, 2, margins=Margins(top=Margins.top + LABEL))
     for entry in figure.entries:
         runs, look = [records[i] for i in entry.runs], looks[entry.slug]
         _curve(left, runs, lambda r: 100 * r.val_accuracy, look)
@@ -147,8 +136,8 @@ def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) ->
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    canvas.suptitle(f"{track.title}{figure.which}", x=0.01, ha="left", fontsize=11)
     _add_legend(canvas, track, figure.entries, dashes=True)
+    add_heading(canvas, f"{track.title}{figure.which}")
     return png(canvas)
 
 
@@ -179,8 +168,7 @@ def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]]
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     looks = looks_of(track)
-    crowded = len(points) > LEGEND_ABOVE
-    canvas, (axes,) = blank(8.6 if crowded else 7.2, 4.6)
+    canvas, (axes,) = blank(6.5, 3.7, margins=Margins(top=Margins.top + LABEL))
     axes.set_xscale("log")
     for entry, x in points:
         score, look = entry.test["accuracy"], looks[entry.slug]
@@ -195,11 +183,12 @@ def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]]
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)
     bars = any(e.test["accuracy"].sd is not None for e, _ in points)
-    axes.set_title(f"{track.title}{figure.which}: test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
-    if crowded:
+    axes.set_title("test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
+    if len(points) > LEGEND_ABOVE:
         _add_legend(canvas, track, [e for e, _ in points], dashes=False)
     else:
-        _name_points(canvas, axes, points)
+        _name_points(axes, points)
+    add_heading(canvas, f"{track.title}{figure.which}")
     return png(canvas)
 
 
@@ -212,11 +201,9 @@ def _widen(axes: Axes, xs: list[float]) -> None:
     axes.set_ylim(low - room, high + room)
 
 
-def _name_points(canvas: Canvas, axes: Axes, points: Sequence[tuple[Entry, float]]) -> None:
+def _name_points(axes: Axes, points: Sequence[tuple[Entry, float]]) -> None:
     """Put each point's name at the nearest free place, with a thin line to it where that is not close by."""
-    # nothing may move any more: places are in pixels
-    lay_out(canvas)
-    canvas.set_layout_engine("none")
+    # places are in pixels: nothing may move any more
     spots = [(x, 100 * e.test["accuracy"].mean) for e, x in points]
     pixels = [tuple(map(float, axes.transData.transform(spot))) for spot in spots]
     scale = axes.transData.transform((spots[0][0], 1))[1] - axes.transData.transform((spots[0][0], 0))[1]

@@ -31,9 +31,10 @@ def looks_of(track: Track) -> dict[str, Looks]:
 
     With a single model colours stand for the treatments too.
     """
-    import seaborn as sns
+    import matplotlib as mpl
 
-    palette = sns.color_palette("colorblind")
+    # told apart by colour-blind readers too (arXiv 2107.02270)
+    palette: list[Any] = mpl.color_sequences["petroff10"]
     models = sorted({e.model for e in track.entries})
     treatments = _treatments(track)
     order = sorted(set(treatments.values()))

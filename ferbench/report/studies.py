@@ -18,7 +18,7 @@ from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value
 from ferbench.report.cells import MISSING, duration
 from ferbench.report.entries import Spread
-from ferbench.report.study_figures import figure_names, front, judged_value
+from ferbench.report.study_figures import front, judged_value, study_drawings
 from ferbench.report.table import escape, table
 from ferbench.toml import flat_fields
 
@@ -113,7 +113,7 @@ def _spread(runs: Sequence[RunRecord], split: str, metric: str) -> Spread:
 
 def study_texts(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) -> dict[str, bytes]:
     """The files of a study's folder beside study.json and the figures, by name."""
-    text = "\n\n".join(_page(record, retrained(record, runs, store), figure_names(record)))
+    text = "\n\n".join(_page(record, retrained(record, runs, store), list(study_drawings(record))))
     return {"README.md": f"{text}\n".encode(), "trials.csv": _csv(record)}
 
 

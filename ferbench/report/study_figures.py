@@ -3,50 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferbench.evaluation.statistics import expected_best
 from ferbench.records.study import Range, StudyRecord, TrialRow, direction
-from ferbench.report.canvas import blank, png, style
+from ferbench.report.canvas import LABEL, Drawing, Margins, add_heading, blank, extent, png, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SLICES_IN_A_ROW = 4
+_WITH_LABEL = Margins(left=Margins.left + LABEL)
 _COLORS = {"complete": "#3b6ea5", "pruned": "#c0c0c0", "baseline": "#d1495b"}
 
 
-def draw_study(record: StudyRecord) -> dict[str, bytes]:
-    """PNG files by name."""
-    with style():
-        return {name: draw() for name, draw in _figures(record).items()}
-
-
-def figure_names(record: StudyRecord) -> list[str]:
-    """The files of `draw_study`, without drawing them."""
-    return list(_figures(record))
-
-
-def _figures(record: StudyRecord) -> dict[str, Callable[[], bytes]]:
-    """What draws each file; those for which there are too few trials are left out."""
+def study_drawings(record: StudyRecord) -> dict[str, Drawing]:
+    """What draws each figure, by file name; those for which there are too few trials are left out."""
     judged = [t for t in record.trials if judged_value(t) is not None]
     if not judged:
         return {}
-    found: dict[str, Callable[[], bytes]] = {
-        "history.png": partial(_history, record, judged),
-        "budget.png": partial(_budget, record, judged),
-        "slices.png": partial(_slices, record, judged),
+    found = {
+        "history.png": styled(_history, record, judged),
+        "budget.png": styled(_budget, record, judged),
+        "slices.png": styled(_slices, record, judged),
     }
     if any(len(t.curve) > 1 for t in judged):
-        found["curves.png"] = partial(_curves, record, judged)
+        found["curves.png"] = styled(_curves, record, judged)
     if record.importances:
-        found["importance.png"] = partial(_importance, record)
+        found["importance.png"] = styled(_importance, record)
     if len(record.spec.objectives) > 1:
-        found["pareto.png"] = partial(_pareto, record)
+        found["pareto.png"] = styled(_pareto, record)
     return found
 
 
@@ -86,7 +76,7 @@ def _mark_baseline(axes: Axes, record: StudyRecord) -> None:
 
 
 def _history(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
-    canvas, (axes,) = blank(7.5, 4)
+    canvas, (axes,) = blank(6.6, 3, margins=replace(_WITH_LABEL, bottom=Margins.bottom + LABEL))
     values = _values(trials)
     for state, marker in (("complete", "o"), ("pruned", "x")):
         chosen = [(i, v) for i, (t, v) in enumerate(zip(trials, values, strict=True)) if t.state == state]
@@ -97,12 +87,12 @@ def _history(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
     axes.step(range(len(values)), best_so_far(values), where="post", color="0.25", lw=1.5, label="best so far")
     _mark_baseline(axes, record)
     axes.set(title=f"{record.name}: every trial", xlabel="trial, in order", ylabel=_title(record))
-    canvas.legend(loc="outside lower center", ncols=4, fontsize=8.5)
+    canvas.legend(loc="lower center", ncols=4, fontsize=8.5)
     return png(canvas)
 
 
 def _budget(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
-    canvas, (spent, draws) = blank(10, 4, columns=2)
+    canvas, (spent, draws) = blank(3.9, 3.1, columns=2, margins=replace(_WITH_LABEL, columns=_WITH_LABEL.left))
     values = _values(trials)
     epochs = np.cumsum([len(t.curve) for t in trials])
     spent.step(epochs, best_so_far(values), where="post", color=_COLORS["complete"], lw=2)
@@ -117,27 +107,27 @@ def _budget(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
 
 def draw_studies(records: Sequence[StudyRecord]) -> bytes:
     """A PNG of all studies beside each other: the best so far by epochs spent, and the best that one expects of n."""
-    with style():
-        canvas, (spent, draws) = blank(10.5, 4.2, columns=2)
-        for record in records:
-            trials = [t for t in record.trials if judged_value(t) is not None]
-            if trials:
-                epochs = np.cumsum([len(t.curve) for t in trials])
-                (line,) = spent.step(epochs, best_so_far(_values(trials)), where="post", label=record.name)
-                expected = expected_best(_values(trials))
-                draws.plot(range(1, len(expected) + 1), expected, color=line.get_color())
-        spent.set(title="best so far", xlabel="epochs over all trials", ylabel="first objective on val")
-        draws.set(title="expected best of n trials (arXiv 1909.03004)", xlabel="trials")
-        spent.legend(fontsize=8.5)
-        return png(canvas)
+    canvas, (spent, draws) = blank(4.4, 3.3, columns=2, margins=_WITH_LABEL)
+    for record in records:
+        trials = [t for t in record.trials if judged_value(t) is not None]
+        if trials:
+            epochs = np.cumsum([len(t.curve) for t in trials])
+            (line,) = spent.step(epochs, best_so_far(_values(trials)), where="post", label=record.name)
+            expected = expected_best(_values(trials))
+            draws.plot(range(1, len(expected) + 1), expected, color=line.get_color())
+    spent.set(title="best so far", xlabel="epochs over all trials", ylabel="first objective on val")
+    draws.set(title="expected best of n trials (arXiv 1909.03004)", xlabel="trials")
+    spent.legend(fontsize=8.5)
+    return png(canvas)
 
 
 def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
     fields = list(record.spec.space)
     rows = math.ceil(len(fields) / _SLICES_IN_A_ROW)
-    canvas, grid = blank(11, 2.5 * rows, columns=min(_SLICES_IN_A_ROW, len(fields)), rows=rows)
+    columns = min(_SLICES_IN_A_ROW, len(fields))
+    canvas, grid = blank(2.2, 1.7, columns, rows, replace(_WITH_LABEL, top=0.15 + LABEL, columns=0.5, rows=0.6))
     for axes, name in zip(grid, fields, strict=False):
         dimension = record.spec.space[name]
         points = [
@@ -155,6 +145,9 @@ def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
             axes.set_xlim(dimension.low, dimension.high)
             if dimension.log:
                 axes.set_xscale("log")
+                # not as powers of ten, whose markup nothing here reads
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(name, fontsize=9)
@@ -162,12 +155,12 @@ def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
         axes.set_visible(False)
     for axes in grid[::_SLICES_IN_A_ROW]:
         axes.set_ylabel(_title(record))
-    canvas.suptitle(f"{record.name}: each field (crosses: pruned; red: baseline)", fontsize=10.5, x=0.01, ha="left")
+    add_heading(canvas, f"{record.name}: each field (crosses: pruned; red: baseline)", size=10.5)
     return png(canvas)
 
 
 def _curves(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
-    canvas, (axes,) = blank(7.5, 4)
+    canvas, (axes,) = blank(6.6, 3, margins=replace(_WITH_LABEL, top=Margins.top + LABEL))
     for trial in trials:
         epochs = range(1, len(trial.curve) + 1)
         color = _COLORS["baseline"] if trial.number == 0 else _COLORS[trial.state]
@@ -195,7 +188,8 @@ def _importance(record: StudyRecord) -> bytes:
         for name, shares in record.importances.items()
         for field, share in shares.items()
     ]
-    canvas, (axes,) = blank(7.5, 0.4 * len(record.spec.space) + 1.2)
+    margins = Margins(left=0.2 + extent(record.spec.space, 9)[0])
+    canvas, (axes,) = blank(5.6, 0.4 * len(record.spec.space), margins=margins)
     sns.barplot(pd.DataFrame(rows), x="share", y="field", hue="by", palette=["#3b6ea5", "#e0a458"], ax=axes)
     axes.set(title=f"{record.name}: share of {_title(record)} that each field explains", xlabel="share", ylabel="")
     axes.legend(title="")
@@ -203,7 +197,7 @@ def _importance(record: StudyRecord) -> bytes:
 
 
 def _pareto(record: StudyRecord) -> bytes:
-    canvas, (axes,) = blank(7, 4.5)
+    canvas, (axes,) = blank(6.2, 3.6, margins=_WITH_LABEL)
     done, best = [t for t in record.trials if t.state == "complete"], front(record)
     axes.scatter([t.values[1] for t in done], [t.values[0] for t in done], color="0.7", s=24, label="trials")
     axes.plot([t.values[1] for t in best], [t.values[0] for t in best], "o-", color=_COLORS["complete"], label="front")

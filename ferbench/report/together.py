@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -13,47 +15,75 @@ from ferbench.environment import usable_cores
 
 ResultT = TypeVar("ResultT")
 
+_MOST = 32_768
+"""Tasks whose numbers a pipe of Linux holds while nobody reads them."""
+
 
 def done_together(tasks: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
-    """What each task gives; on Linux every core does its share of them, in a process forked from this one.
+    """What each task gives; on Linux every core takes the next one whenever it is free, in a process forked from this.
 
-    A share whose process does not come to its end is done here again, so that its error is raised here too.
+    What a process took that does not come to its end is done here again, so that its error is raised here too.
     """
     # a process that may have no children, such as a pool's, works alone
-    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    n = max(1, min(usable_cores(), len(tasks))) if can_fork else 1
-    shares = [tasks[i::n] for i in range(n)]
-    helpers = [_helper(share) for share in shares[1:]]
+    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon and len(tasks) <= _MOST
+    n = min(usable_cores(), len(tasks)) if can_fork else 1
+    if n < 2:
+        return [task() for task in tasks]
+    with _numbers(len(tasks)) as numbers:
+        helpers = [_helper(tasks, numbers) for _ in range(n - 1)]
+        try:
+            results = _done(tasks, numbers)
+            for _, ours in helpers:
+                try:
+                    results |= ours.recv()
+                except (EOFError, OSError):
+                    continue
+        finally:
+            for process, ours in helpers:
+                ours.close()
+                # not by a signal that this program may answer
+                process.kill()
+                process.join()
+    return [results[i] if i in results else task() for i, task in enumerate(tasks)]
+
+
+@contextmanager
+def _numbers(n: int) -> Iterator[int]:
+    """The end of a pipe from which any process may read the number of the next task, two bytes, and then nothing."""
+    # a lock would stay locked where a process is killed while it holds it
+    source, sink = os.pipe()
     try:
-        results = [[task() for task in shares[0]]]
-        for share, (_, ours) in zip(shares[1:], helpers, strict=True):
-            try:
-                results.append(ours.recv())
-            except (EOFError, OSError):
-                results.append([task() for task in share])
+        os.write(sink, b"".join(i.to_bytes(2) for i in range(n)))
+        os.close(sink)
+        yield source
     finally:
-        for process, ours in helpers:
-            ours.close()
-            process.terminate()
-            process.join()
-    return [results[i % n][i // n] for i in range(len(tasks))]
+        os.close(source)
 
 
-def _helper(share: Sequence[Callable[[], Any]]) -> tuple[BaseProcess, Connection]:
-    """A process at work on a share, and where its results will come from."""
+def _done(tasks: Sequence[Callable[[], ResultT]], numbers: int) -> dict[int, ResultT]:
+    """Results by the numbers of the tasks that this process came to do."""
+    results = {}
+    while number := os.read(numbers, 2):
+        i = int.from_bytes(number)
+        results[i] = tasks[i]()
+    return results
+
+
+def _helper(tasks: Sequence[Callable[[], Any]], numbers: int) -> tuple[BaseProcess, Connection]:
+    """A process at work on the tasks, and where its results will come from."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send, args=(ours, theirs, share), daemon=True)
+    process = fork.Process(target=_send, args=(ours, theirs, tasks, numbers), daemon=True)
     process.start()
     # each end is held by one process, so that either hears of the other's death
     theirs.close()
     return process, ours
 
 
-def _send(ours: Connection, theirs: Connection, share: Sequence[Callable[[], Any]]) -> None:
+def _send(ours: Connection, theirs: Connection, tasks: Sequence[Callable[[], Any]], numbers: int) -> None:
     ours.close()
     try:
-        theirs.send([task() for task in share])
+        theirs.send(_done(tasks, numbers))
     except BaseException:
-        # told where the share is done again; Ctrl-C reaches both processes
+        # told where its tasks are done again; Ctrl-C reaches both processes
         return

@@ -42,22 +42,29 @@ def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
 
     Where none is shipped, from the first other one for the same model. How a run is computed is no difference.
     """
-    shipped = cache(shipped_fields)
-    firsts: dict[str, dict[str, Any]] = {}
+    shipped = cache(shipped_recipe)
+    firsts: dict[str, Recipe] = {}
     differing = {}
     for key, recipe in recipes.items():
-        own = dict(flat_fields(recipe.model_dump()))
-        usual = shipped(recipe.model.name, recipe.imbalance.strategy) or firsts.setdefault(recipe.model.name, own)
-        differing[key] = {f: v for f, v in own.items() if not f.startswith(_UNNAMED) and usual.get(f) != v}
+        usual = shipped(recipe.model.name, recipe.imbalance.strategy) or firsts.setdefault(recipe.model.name, recipe)
+        differing[key] = {f: v for f, v in changed_fields(recipe, usual).items() if not f.startswith(_UNNAMED)}
     return differing
 
 
-def shipped_fields(model: str, strategy: str) -> dict[str, Any] | None:
-    """The fields of the shipped recipe of a model with a strategy; None: there is none any more."""
+def shipped_recipe(model: str, strategy: str) -> Recipe | None:
+    """The shipped recipe of a model with a strategy; None: there is none any more."""
     try:
-        return dict(flat_fields(load_recipe(model, strategy=strategy).model_dump()))
+        return load_recipe(model, strategy=strategy)
     except InputError:
         return None
+
+
+def changed_fields(recipe: Recipe, usual: Recipe) -> dict[str, Any]:
+    """The recipe's values of the dotted fields in which it is not the usual one."""
+    # most tables are the usual ones, and are not taken apart
+    changed = {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(usual, name)}
+    known = dict(flat_fields(usual.model_dump(include=changed)))
+    return {f: v for f, v in flat_fields(recipe.model_dump(include=changed)) if known.get(f) != v}
 
 
 def variant_label(differs: dict[str, Any]) -> str:

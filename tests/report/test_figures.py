@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
+from dataclasses import replace
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
+from ferbench.inputs import strategy_defaults
 from ferbench.records.store import Store
-from ferbench.report.figures import draw, figures
-from ferbench.report.leaderboard import build
+from ferbench.report import diagrams
+from ferbench.report.evidence import weigh_all
+from ferbench.report.figures import drawings, figures
+from ferbench.report.leaderboard import Leaderboard, build
 from ferbench.report.looks import looks_of
 from ferbench.report.placement import Box, free_box
 
@@ -25,8 +32,12 @@ NAMES = [
 ]
 
 
+def pngs(board, records):
+    return {name: draw() for name, draw in drawings(board, records).items()}
+
+
 def test_figures_are_png_files_of_the_expected_names(store):
-    files = draw(build(store.records()), store.records())
+    files = pngs(build(store.records()), store.records())
     assert list(files) == NAMES
     for content in files.values():
         image = Image.open(io.BytesIO(content))
@@ -48,13 +59,39 @@ def test_track_without_results_has_no_figures(make_failure):
     assert figures(build([make_failure("x")]).tracks[0]) == []
 
 
+@pytest.mark.parametrize("happy", ["happy", "a class that has a very long name"])
+def test_no_word_leaves_its_figure(happy, tmp_path, monkeypatch, make_run):
+    canvases = []
+    for module in (figures_module, diagrams):
+        monkeypatch.setattr(module, "png", canvases.append)
+    store = Store(tmp_path)
+    for strategy, seed in itertools.product(("none", "focal", "inverse"), (0, 1)):
+        store.write_run(*make_run(strategy=strategy, seed=seed, protocol="stratified-naive"))
+    for strategy in itertools.islice(strategy_defaults(), 12):
+        store.write_run(*make_run("vgg16", strategy=strategy, overrides={"optimizer.lr": 0.123}))
+    records = store.records()
+    board = weigh_all(build(records), store)
+    classes = {split: {"angry": 2, happy: 2, "sad": 1} for split in ("val", "test")}
+    pngs(Leaderboard(tuple(replace(track, support=classes) for track in board.tracks)), records)
+    assert len(canvases) == sum(len(figures(track)) for track in board.tracks) > 12
+    names = {*classes["test"], *strategy_defaults()}
+    for canvas in canvases:
+        FigureCanvasAgg(canvas).draw()
+        axes = [axis for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)]
+        # a number out of view is there too
+        numbers = {t for axis in axes for t in axis.get_majorticklabels() if t.get_text() not in names}
+        boxes = [t.get_window_extent() for t in canvas.findobj(Text) if t.get_text().strip() and t not in numbers]
+        paper = canvas.bbox.padded(0.5)
+        assert all(paper.x0 <= b.x0 and b.x1 <= paper.x1 and paper.y0 <= b.y0 and b.y1 <= paper.y1 for b in boxes)
+
+
 def test_many_entries_are_drawn_with_a_legend(tmp_path, make_run):
     store = Store(tmp_path)
     for strategy in ("none", "focal", "inverse", "sqrt_inverse", "balanced_sampling"):
         for model in ("resnet18", "vgg16", "plain_cnn"):
             store.write_run(*make_run(model, strategy=strategy))
     board = build(store.records())
-    assert len(draw(board, store.records())) == 3 + figures_module.MATRICES
+    assert len(pngs(board, store.records())) == 3 + figures_module.MATRICES
 
 
 @pytest.mark.parametrize("drawn", [2, 3])
@@ -69,7 +106,7 @@ def test_of_a_large_track_the_best_are_drawn(drawn, monkeypatch, records):
         assert [e.model for e in figure.entries] == best
         assert figure.which == (" (the best 2 of 3)" if drawn == 2 else "")
     assert [e.model for f in matrices for e in f.entries] == best[: 1 if drawn == 2 else 2]
-    assert list(draw(build(records), records)) == [f.name for f in figures(track)]
+    assert list(pngs(build(records), records)) == [f.name for f in figures(track)]
 
 
 @pytest.mark.parametrize(("limit", "lines"), [(1, 1), (2, 1 + 2)])

@@ -79,6 +79,21 @@ def test_garbage_collection_is_left_as_it_was(on, store, tmp_path):
         (gc.enable if was_on else gc.disable)()
 
 
+def test_no_record_outlives_its_report(store):
+    """Not even until the garbage is collected, which takes a second for 10,000 records."""
+    program = (
+        "import gc, sys\n"
+        "from ferbench.records.record import RunRecord\nfrom ferbench.records.store import Store\n"
+        "from ferbench.report import together, write\n"
+        "together.usable_cores = lambda: 1\n"
+        "gc.disable()\n"
+        "write(Store(sys.argv[1]))\n"
+        "print(sum(isinstance(thing, RunRecord) for thing in gc.get_objects()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, store.root], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
 def test_check_looks_at_studies(tmp_path):
     shutil.copytree(Path(__file__).parents[2] / "results" / "studies", tmp_path / "studies")
     store = Store(tmp_path)

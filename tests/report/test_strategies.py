@@ -11,7 +11,7 @@ from ferbench.evaluation.resampling import resample
 from ferbench.evaluation.statistics import compare, pooled_spread
 from ferbench.records.store import Store
 from ferbench.report.evidence import weigh_all
-from ferbench.report.figures import draw, figures
+from ferbench.report.figures import drawings, figures
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import render
 from ferbench.report.strategies import section, treated
@@ -98,7 +98,7 @@ def test_heat_map_stands_in_the_report(track, store):
     names = [f.name for f in figures(track)]
     assert f"{track.slug}-strategies.png" in names
     board = weigh_all(build(store.records()), store)
-    assert draw(board, store.records())[f"{track.slug}-strategies.png"].startswith(b"\x89PNG")
+    assert drawings(board, store.records())[f"{track.slug}-strategies.png"]().startswith(b"\x89PNG")
     text = render(board, store.records())
     assert "### Imbalance strategies" in text and f"figures/{track.slug}-strategies.png" in text
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,15 @@ def test_results_come_in_the_order_of_the_tasks(n):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
-def test_every_core_has_its_share():
-    pids = done_together([os.getpid] * 6)
-    assert pids[:3] == pids[3:] and len(set(pids)) == 3 and pids[0] == os.getpid()
+def test_whoever_is_free_takes_the_next(tmp_path):
+    def task(i: int) -> int:
+        # two are held up until all others are done, which one process is left to do
+        (tmp_path / str(i)).touch()
+        wait_until(lambda: i > 1 or len(list(tmp_path.iterdir())) == 9)
+        return os.getpid()
+
+    first, second, *others = done_together([partial(task, i) for i in range(9)])
+    assert len({first, second, *others}) == 3 and len(set(others)) == 1
 
 
 def test_an_error_is_raised_here(capfd):
@@ -40,12 +47,14 @@ def test_an_error_is_raised_here(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_what_a_killed_process_leaves_is_done_here():
+def test_what_a_killed_process_leaves_is_done_here(tmp_path):
     here = os.getpid()
 
     def task() -> int:
         if os.getpid() != here:
+            (tmp_path / "reached").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        wait_until((tmp_path / "reached").exists)
         return os.getpid()
 
     assert done_together([task] * 5) == [here] * 5
@@ -62,6 +71,8 @@ def test_no_process_outlives_its_parent(tmp_path):
         "here = os.getpid()\n"
         "def task():\n"
         f"    (Path({str(tmp_path)!r}) / str(os.getpid())).touch()\n"
+        f"    while len(list(Path({str(tmp_path)!r}).iterdir())) < 3:\n"
+        "        time.sleep(0.01)\n"
         "    time.sleep(600 if os.getpid() == here else 0)\n"
         "    return b'.' * 1_000_000\n"
         "together.done_together([task] * 3)\n"
@@ -96,7 +107,26 @@ def test_an_error_here_ends_the_others(tmp_path):
     assert time.monotonic() - start < 60
 
 
-def test_what_is_cut_off_is_done_here():
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_helpers_end_in_silence(tmp_path, capfd):
+    """Though the program answers to SIGTERM, and they take their time to end."""
+    here = os.getpid()
+
+    def task() -> None:
+        if os.getpid() != here:
+            Finalize(None, time.sleep, args=(600,), exitpriority=1)
+        (tmp_path / str(os.getpid())).touch()
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 3)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: 1 // 0)
+    try:
+        done_together([task] * 3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_cut_off_is_done_here(tmp_path):
     """A helper that dies in the middle of its message."""
     here = os.getpid()
 
@@ -105,6 +135,8 @@ def test_what_is_cut_off_is_done_here():
             os.kill(os.getpid(), signal.SIGKILL)
 
     def task() -> object:
+        (tmp_path / str(os.getpid())).touch()
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 3)
         return "done" if os.getpid() == here else Deadly()
 
     assert done_together([task] * 3) == ["done"] * 3
