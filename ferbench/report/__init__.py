@@ -14,7 +14,7 @@ from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord
 from ferbench.report import speed, studies
-from ferbench.report.canvas import Drawing, styled
+from ferbench.report.canvas import Drawing, ready_to_draw, styled
 from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import drawings
 from ferbench.report.frame import csv
@@ -40,19 +40,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def _ready_to_draw() -> Iterator[None]:
-    """With what draws imported, once for all processes."""
-    # now, while nothing is held: an exception in it goes round in a circle with the frames of all who wait for it, and
-    # the records in them would not be free before the collector has been through everything
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401
-    import PIL.Image  # noqa: F401
-
-    yield
-
-
-@_ready_to_draw()
+@ready_to_draw()
 @_no_garbage_collection()
 def write(store: Store) -> list[Path]:
     """The paths of the report's files, now written.
@@ -75,7 +63,7 @@ def check(store: Store) -> list[str]:
     return stale + [name for name in _drawings(board, found, records) if not (store.root / name).is_file()]
 
 
-@_ready_to_draw()
+@ready_to_draw()
 def write_study(store: Store, name: str) -> list[Path]:
     """The paths of the files of one study's folder, now written."""
     (study,) = (s for s in store.studies() if s.name == name)

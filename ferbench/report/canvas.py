@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 DPI = 110
 
 
+@contextmanager
+def ready_to_draw() -> Iterator[None]:
+    """With what draws imported, once for all processes."""
+    # now, while nothing is held: an exception in it goes round in a circle with the frames of all who wait for it, and
+    # the records in them would not be free before the collector has been through everything
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import PIL.Image  # noqa: F401
+
+    yield
+
+
 Drawing = Callable[[], bytes]
 """Gives a PNG file."""
 

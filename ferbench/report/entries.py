@@ -111,7 +111,7 @@ class Entry:
     ensemble: EnsembleRecord | None = None
     """Its record, where the entry is one."""
     evidence: Evidence | None = None
-    """See `report.evidence.weigh`; None: not asked for, or the predictions are not there."""
+    """See `report.evidence.weigh_all`; None: not asked for, or the predictions are not there."""
 
     @property
     def averaged(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ferbench.errors import InputError
 from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
@@ -17,6 +19,7 @@ from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.resampling import Draws, Interval, rank_intervals, resample
 from ferbench.evaluation.statistics import Comparison, Pooled, compare, groups, holm, pooled_spread
 from ferbench.recipe import NO_STRATEGY
+from ferbench.report.together import done_together
 
 if TYPE_CHECKING:
     from ferbench.records.store import Store
@@ -63,19 +66,27 @@ class Evidence:
 
 def weigh_all(board: Leaderboard, store: Store) -> Leaderboard:
     """The leaderboard with the evidence of the entries that its tables show."""
-    # scores that were chosen on test are not worth an interval
-    tracks = (t if t.data.protocol == "oracle" else weigh(t, store) for t in board.tracks)
-    return replace(board, tracks=tuple(tracks))
+    # scores that were chosen on test are not worth an interval; the longest first, so that all cores end together
+    weighed = sorted((t for t in board.tracks if t.data.protocol != "oracle"), key=lambda t: -len(t.entries))
+    # one thread each: two processes with two each take half as long again on two cores
+    with threadpool_limits(1):
+        found = done_together([partial(_evidence, t, store) for t in weighed])
+    evidence = {t.slug: of_entries for t, of_entries in zip(weighed, found, strict=True)}
+    return replace(board, tracks=tuple(_with(t, evidence.get(t.slug, {})) for t in board.tracks))
 
 
-def weigh(track: Track, store: Store) -> Track:
-    """The track with the evidence of its best entries, as far as their predictions are there and of its images."""
+def _with(track: Track, evidence: dict[str, Evidence]) -> Track:
+    return replace(track, entries=tuple(replace(e, evidence=evidence.get(e.slug)) for e in track.entries))
+
+
+def _evidence(track: Track, store: Store) -> dict[str, Evidence]:
+    """By slug, the evidence of the best entries, as far as their predictions are there and of the track's images."""
     loaded = {e.slug: _predictions(e, store) for e in track.entries[:WEIGHED]}
     found = {slug: p for slug, p in loaded.items() if p and all(_is_scored(own, track) for own in p["test"])}
     reference = next(iter(found.values()), None)
     found = {slug: p for slug, p in found.items() if reference and same_images([*reference["test"], *p["test"]])}
     if not found:
-        return track
+        return {}
     entries = {e.slug: e for e in track.entries}
     weighed = [entries[slug] for slug in found]
     tests = [p["test"] for p in found.values()]
@@ -86,7 +97,7 @@ def weigh(track: Track, store: Store) -> Track:
     families = {e.slug: _family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
     plain = {families[slug]: (entries[slug], own) for slug, own in zip(found, draws, strict=True) if slug in without}
-    evidence = {
+    return {
         slug: Evidence(
             intervals={m: draws[i].interval(m) for m in METRICS.names},
             ranks=ranks[i],
@@ -96,7 +107,6 @@ def weigh(track: Track, store: Store) -> Track:
         )
         for i, (slug, predictions) in enumerate(found.items())
     }
-    return replace(track, entries=tuple(replace(e, evidence=evidence.get(e.slug)) for e in track.entries))
 
 
 def _family(entry: Entry) -> str:
