@@ -32,7 +32,7 @@ def run_suite(
     from ferbench.plan import make_plan
 
     fixed: dict[str, Any] = {}
-    if suite in ("training", "growth"):
+    if suite in ("training", "parts", "growth"):
         from ferbench.bench.training import OVERRIDES as fixed
     plan = make_plan(
         models,
@@ -59,6 +59,10 @@ def _records(suite: str, plan: Plan, target: float, rounds: int, seconds: float)
             from ferbench.bench.training import measure_training
 
             yield measure_training(spec, plan.dataset, plan.device, rounds, seconds)
+        elif suite == "parts":
+            from ferbench.bench.parts import measure_parts
+
+            yield measure_parts(spec, plan.dataset, plan.device, rounds, seconds)
         elif suite == "inference":
             from ferbench.bench.inference import measure_inference
 

@@ -37,8 +37,8 @@ class Ours:
     name = "ferbench"
 
     def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
-        self._trainer = set_up(spec, dataset, arithmetic).trainer
-        self._all, self._current = self._trainer.train, 0
+        self.trainer = set_up(spec, dataset, arithmetic).trainer
+        self._all, self._current = self.trainer.train, 0
 
     def images_per_second(self, batches: int) -> float:
         """Training speed over an epoch of that many batches."""
@@ -48,9 +48,9 @@ class Ours:
         """An epoch of that many images; they come again where there are fewer."""
         if images != self._current:
             index = torch.arange(images, device=self._all.images.device) % len(self._all)
-            self._trainer.train = replace(self._all, images=self._all.images[index], targets=self._all.targets[index])
+            self.trainer.train = replace(self._all, images=self._all.images[index], targets=self._all.targets[index])
             self._current = images
-        return self._trainer.run_epoch(lambda network, size: ValScores(0.0, 0.0, 0.0), Nobody())
+        return self.trainer.run_epoch(lambda network, size: ValScores(0.0, 0.0, 0.0), Nobody())
 
 
 class ModelAlone:
@@ -81,13 +81,13 @@ class ModelAlone:
 
     def images_per_second(self, batches: int) -> float:
         """Training speed over that many steps on the same batch."""
-        _synchronise(self._arithmetic.device)
+        synchronise(self._arithmetic.device)
         start = time.perf_counter()
         for _ in range(batches):
             self._work(self._images, self._targets)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        _synchronise(self._arithmetic.device)
+        synchronise(self._arithmetic.device)
         return batches * len(self._images) / (time.perf_counter() - start)
 
 
@@ -117,7 +117,7 @@ class Conventional:
         for _ in range(ahead):
             next(loader)
         device = self._arithmetic.device
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         seen = correct = 0
         total = 0.0
@@ -128,7 +128,7 @@ class Conventional:
             total += value.item() * len(labels)
             correct += int((logits.argmax(1) == labels).sum().item())
             seen += len(labels)
-        _synchronise(device)
+        synchronise(device)
         return seen / (time.perf_counter() - start)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,11 +199,11 @@ def matrix_rate(arithmetic: Arithmetic) -> float:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[arithmetic.name]
     a, b = (torch.randn(n, n, device=arithmetic.device, dtype=dtype) for _ in range(2))
     a @ b
-    _synchronise(arithmetic.device)
+    synchronise(arithmetic.device)
     start = time.perf_counter()
     for _ in range(3):
         a @ b
-    _synchronise(arithmetic.device)
+    synchronise(arithmetic.device)
     return 3 * n**3 / (time.perf_counter() - start) / 1e9
 
 
@@ -224,6 +224,7 @@ def _ema(network: nn.Module, decay: float) -> Any:
     return ModelEmaV3(network, decay=decay) if decay else None
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all that was launched."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -17,6 +17,8 @@ from ferbench.runner import set_up
 from ferbench.training.replay import WARM_UPS
 
 if TYPE_CHECKING:
+    import torch
+
     from ferbench.data.dataset import Dataset
     from ferbench.recipe import RunSpec
 
@@ -49,9 +51,7 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
     environment = Environment(**describe(device))
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     sides = _sides(spec, dataset, arithmetic)
-    # until batches are recorded
-    warm_ups = WARM_UPS if device.type == "cuda" else 0
-    timed = [_Timed(s, spec.batch_size, seconds, warm_ups) for s in sides]
+    timed = [_Timed(s, spec.batch_size, seconds, device) for s in sides]
     rates: list[float] = []
     for turn in range(rounds):
         # another side begins each time, so that a machine that slows down slows all alike
@@ -96,7 +96,7 @@ def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> list[Side
 class _Timed:
     """A side with its samples."""
 
-    def __init__(self, side: Side, batch_size: int, seconds: float, warm_ups: int) -> None:
+    def __init__(self, side: Side, batch_size: int, seconds: float, device: torch.device) -> None:
         self._side, self._note = side, ""
         self._samples: list[float] = []
         first = side.images_per_second(1)
@@ -104,10 +104,7 @@ class _Timed:
         if self._slow:
             self._samples, self._note = [first], "one step, its first: too slow for more"
             return
-        if warm_ups:
-            side.images_per_second(warm_ups)
-        rate = side.images_per_second(2)
-        self._batches = max(2, round(seconds * rate / batch_size))
+        self._batches = warmed_up(side, batch_size, seconds, device)
 
     def sample(self) -> None:
         if not self._slow:
@@ -115,6 +112,14 @@ class _Timed:
 
     def row(self) -> BenchRow:
         return BenchRow(name=self._side.name, samples={"images/s": rounded(self._samples)}, note=self._note)
+
+
+def warmed_up(side: Side, batch_size: int, seconds: float, device: torch.device) -> int:
+    """How many batches, two or more, take a side about that long, now that it runs as fast as it will."""
+    if device.type == "cuda":
+        # until batches are recorded
+        side.images_per_second(WARM_UPS)
+    return max(2, round(seconds * side.images_per_second(2) / batch_size))
 
 
 def _validation(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, rounds: int) -> list[float]:

@@ -16,6 +16,7 @@ class Suites(StrEnum):
     """What `ferbench bench` can time."""
 
     training = "training"
+    parts = "parts"
     inference = "inference"
     start = "start"
     growth = "growth"
@@ -26,9 +27,9 @@ def bench(
     suite: Annotated[
         Suites,
         typer.Argument(
-            help="training: images/s against the conventional loop and the model alone. inference: eager, compiled, "
-            "ONNX Runtime. start: commands and loads. growth: time of an epoch by number of images. accuracy: time to "
-            "--target."
+            help="training: images/s against the conventional loop and the model alone. parts: where the time of a "
+            "training batch goes. inference: eager, compiled, ONNX Runtime. start: commands and loads. growth: time of "
+            "an epoch by number of images. accuracy: time to --target."
         ),
     ],
     models: Annotated[str, typer.Option(help="As in `run`.")] = "all",
@@ -36,7 +37,7 @@ def bench(
     seeds: Annotated[str, typer.Option(help="accuracy: one run each.")] = "0",
     target: Annotated[float, typer.Option(min=0, max=1, help="accuracy: the val accuracy to reach.")] = 0.65,
     rounds: Annotated[int, typer.Option(min=1, help="Samples of each thing that is timed.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="training, inference: about how long a sample takes.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of training, parts, inference: of a sample, about.")] = 5.0,
     data: DataPath = None,
     results: Results = Path("results"),
     device: Device = "auto",

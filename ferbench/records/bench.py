@@ -11,7 +11,7 @@ from ferbench.records.record import Environment
 
 BENCH_VERSION: Final = 1
 
-Suite = Literal["training", "inference", "start", "growth", "accuracy"]
+Suite = Literal["training", "parts", "inference", "start", "growth", "accuracy"]
 
 
 class _Stored(BaseModel):

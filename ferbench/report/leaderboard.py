@@ -156,22 +156,29 @@ def _track(
 
 
 def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """The entries; where labels or slugs would be the same, with the device, or the recipe's or ensemble's id."""
+    """The entries; where labels or slugs would be the same, with the device, or the recipe's or ensemble's id.
+
+    What is made of a training that is called by its device (TTA, post-hoc strategies) is called by it too.
+    """
     devices: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         for name in {entry.label, entry.slug}:
             devices[name].append(entry.device)
 
-    def apart(entry: Entry) -> Entry:
+    def word(entry: Entry) -> str:
         peers = [devices[entry.label], devices[entry.slug]]
         if all(len(p) == 1 for p in peers):
-            return entry
-        return _called(entry, entry.device if all(len(set(p)) == len(p) for p in peers) else entry.recipe)
+            return ""
+        return entry.device if all(len(set(p)) == len(p) for p in peers) else entry.recipe
 
-    return [apart(e) for e in entries]
+    words = [word(e) for e in entries]
+    computed = {run: w for e, w in zip(entries, words, strict=True) if w == e.device for run in e.trained}
+    return [_called(e, w or computed.get(e.trained[0], "")) for e, w in zip(entries, words, strict=True)]
 
 
 def _called(entry: Entry, word: str) -> Entry:
+    if not word:
+        return entry
     # an ensemble has its id already
     slug = entry.slug if slug_of(word) in entry.slug else slug_of(f"{entry.slug}-{word}")
     return replace(entry, variant=", ".join(filter(None, (entry.variant, word))), slug=slug)

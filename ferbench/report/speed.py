@@ -59,7 +59,7 @@ def _machine(record: BenchRecord) -> str:
     return f"{e.device}, {e.threads} {'thread' if e.threads == 1 else 'threads'}, torch {e.torch}"
 
 
-_WORDS = ("model", "arithmetic", "engine", "what", "run", "remark")
+_WORDS = ("model", "arithmetic", "engine", "what", "part", "run", "remark")
 
 
 def _training(record: BenchRecord) -> list[list[str]]:
@@ -87,6 +87,16 @@ def _training(record: BenchRecord) -> list[list[str]]:
             f"{val_seconds / (val_seconds + train_seconds):.1%}",
         ]
     ]
+
+
+def _parts(record: BenchRecord) -> Iterator[list[str]]:
+    whole, *parts = record.rows
+    loop = median(whole.samples["ms"])
+    done = [median(row.samples["ms"]) for row in parts]
+    head = [record.subject, str(record.settings["arithmetic"]), str(record.settings["batch size"])]
+    for row, each in zip(record.rows, [loop, *done], strict=True):
+        yield [*head, row.name, f"{each:.2f}", f"{median(row.samples['ms to launch']):.2f}", f"{each / loop:.1%}"]
+    yield [*head, "nothing of these", f"{loop - sum(done):.2f}", MISSING, f"{1 - sum(done) / loop:.1%}"]
 
 
 def _inference(record: BenchRecord) -> Iterator[list[str]]:
@@ -173,6 +183,12 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
         "loader process per core, NCHW. Model alone: forward, backward and update on one resident batch. ours / ...: "
         "median and range of the ratios within a round. MFU: 3 x MACs x images/s over the rate of a large matrix "
         "product in the same arithmetic. Validation: its share of an epoch with all training and val images.",
+    ),
+    "parts": (
+        ["model", "arithmetic", "batch", "part", "ms a batch", "ms to launch it", "share of the loop"],
+        _parts,
+        "Each part by itself, as often as in the loop, until the device had done it; and until Python had launched it. "
+        "Parts that a GPU does at the same time in the loop sum up to more than it takes.",
     ),
     "inference": (
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,9 @@ class Trainer:
         refusal = work.refusal if isinstance(work, Replayed) else ""
         return [f"slower than it need be, batches could not be recorded as a CUDA graph: {refusal}"] if refusal else []
 
-    def _work(self, loss: Loss) -> Work:
-        """From a batch to its gradients; recorded anew where the loss or what learns has changed."""
+    def work(self) -> Work:
+        """From a batch of the next epoch to its gradients; recorded anew where the loss or what learns has changed."""
+        loss = self.treatment.loss(len(self.history) + 1, self.epochs)
         if self._work_under is None or self._work_under[0] is not loss:
             self._work_under = loss, self._new_work(loss)
         return self._work_under[1]
@@ -180,6 +182,14 @@ class Trainer:
             order = torch.multinomial(weights, len(self.train), True, generator=self.streams.order)
         return order.to(self.arithmetic.device, non_blocking=True)
 
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next epoch's inputs and targets."""
+        order = self._order(self.treatment.image_weights(len(self.history) + 1, self.epochs))
+        partners = self._order(self.mixing.partners) if isinstance(self.mixing, Pasting) else None
+        coins = torch.rand(self.train.n_train_batches, generator=self.streams.order).tolist()
+        generator = self.streams.augment
+        return self.train.training(order, self._size(), self._augment(), generator, coins, self.mixing, partners)
+
     def run_epoch(self, validate: Validate, watcher: Watcher) -> Epoch:
         """One pass over the training images, then validation at their size; the epoch is added to the history.
 
@@ -191,13 +201,9 @@ class Trainer:
         if number - 1 == self.freeze_epochs > 0:
             self._start_stage()
         self._training_mode()
-        work = self._work(self.treatment.loss(number, self.epochs))
-        order = self._order(self.treatment.image_weights(number, self.epochs))
-        partners = self._order(self.mixing.partners) if isinstance(self.mixing, Pasting) else None
-        coins = torch.rand(n_batches, generator=self.streams.order).tolist()
+        work = self.work()
         total, images, lr = torch.zeros((), device=self.arithmetic.device), 0, 0.0
-        batches = self.train.training(order, size, self._augment(), self.streams.augment, coins, self.mixing, partners)
-        for batch, (inputs, targets) in enumerate(batches):
+        for batch, (inputs, targets) in enumerate(self.batches()):
             lr = self._learning_rate(batch, n_batches)
             set_learning_rate(self.optimizer, lr)
             value = work(inputs, targets)

@@ -13,6 +13,7 @@ from ferbench.bench import accuracy, growth, inference, training
 from ferbench.bench.accuracy import measure_time_to_accuracy
 from ferbench.bench.growth import measure_growth
 from ferbench.bench.inference import Task, measure_inference
+from ferbench.bench.parts import WHOLE, measure_parts
 from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
 from ferbench.cli.bench import Suites
@@ -20,6 +21,7 @@ from ferbench.data.dataset import Dataset
 from ferbench.errors import InputError
 from ferbench.plan import make_plan
 from ferbench.records.bench import BenchRow, Suite
+from ferbench.report.speed import tables
 
 
 def samples(record) -> dict[str, dict[str, int]]:
@@ -46,6 +48,19 @@ def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monk
     record = measure_training(spec_of(), drawn, "cpu", rounds=3, seconds=0.01)
     assert samples(record)["conventional autocast"] == {"images/s": 1}
     assert "too slow" in record.row("conventional autocast").note
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_parts_are_timed_beside_the_loop(decay, drawn, spec_of):
+    record = measure_parts(spec_of(**{"training.ema_decay": decay}), drawn, "cpu", rounds=2, seconds=0.01)
+    averages = ["weight average"] if decay else []
+    names = [WHOLE, "images: order, augmentation", "forward, loss, backward, clipping", "optimizer", *averages]
+    assert samples(record) == {name: {"ms": 2, "ms to launch": 2} for name in names}
+    for row in record.rows:
+        assert all(0 < start <= end for end, start in zip(row.samples["ms"], row.samples["ms to launch"], strict=True))
+    (table,) = tables([record])
+    shares = [float(row[-1].rstrip("%")) for row in table.rows]
+    assert shares[0] == 100 and sum(shares[1:]) == pytest.approx(100, abs=0.5)
 
 
 def test_command_line_and_records_name_the_same_suites():

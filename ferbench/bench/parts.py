@@ -1,0 +1,112 @@
+"""Where the time of a training batch goes: the parts of our loop, each by itself, beside the loop itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ferbench.bench.sides import Ours, synchronise
+from ferbench.bench.training import warmed_up
+from ferbench.environment import choose_device, describe
+from ferbench.probe import choose_arithmetic
+from ferbench.records.bench import BenchRecord, BenchRow, rounded
+from ferbench.records.record import Environment, utc_now
+
+if TYPE_CHECKING:
+    import torch
+
+    from ferbench.data.dataset import Dataset
+    from ferbench.recipe import RunSpec
+
+WHOLE = "the loop"
+
+
+def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int, seconds: float) -> BenchRecord:
+    """Milliseconds of each part of a batch until the device has done it, and until Python has launched it, in turns.
+
+    A part whose launch takes as long as its work is one in which a GPU waits for Python.
+
+    Args:
+        spec: with `training.OVERRIDES` in its recipe.
+        seconds: about how long the loop trains in a round; a part comes as often as in the loop.
+    """
+    device = choose_device(device_name)
+    arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
+    ours = Ours(spec, dataset, arithmetic)
+    batches = warmed_up(ours, spec.batch_size, seconds, device)
+    parts = _parts(ours, batches)
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
+    for _ in range(rounds):
+        for name, part in parts.items():
+            samples[name].append(_milliseconds(part, batches, device))
+    return BenchRecord(
+        suite="parts",
+        subject=spec.recipe.model.name,
+        finished_at=utc_now(),
+        environment=Environment(**describe(device)),
+        settings={
+            "arithmetic": str(arithmetic),
+            "batch size": spec.batch_size,
+            "input size": spec.recipe.model.input_size,
+            "batches": batches,
+            "data": dataset.name,
+        },
+        rows=[BenchRow(name=name, samples=_by_unit(taken)) for name, taken in samples.items()],
+    )
+
+
+def _by_unit(taken: list[tuple[float, float]]) -> dict[str, list[float]]:
+    done, launched = zip(*taken, strict=True)
+    return {"ms": rounded([*done]), "ms to launch": rounded([*launched])}
+
+
+def _parts(ours: Ours, batches: int) -> dict[str, Callable[[], object]]:
+    """What does each part for that many batches."""
+    trainer = ours.trainer
+    work, (inputs, targets) = trainer.work(), next(trainer.batches())
+    learning = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+
+    def draw() -> None:
+        for _ in trainer.batches():
+            pass
+
+    def learn() -> None:
+        for _ in range(batches):
+            for parameter in learning:
+                parameter.grad = None
+            work(inputs, targets)
+
+    def update() -> None:
+        # on the gradients that learning has left, which the loop takes away
+        if learning[0].grad is None:
+            work(inputs, targets)
+        for _ in range(batches):
+            trainer.optimizer.step()
+
+    parts: dict[str, Callable[[], object]] = {
+        # the first: it leaves the trainer with that many images, which the second goes through
+        WHOLE: lambda: ours.images_per_second(batches),
+        "images: order, augmentation": draw,
+        "forward, loss, backward, clipping": learn,
+        "optimizer": update,
+    }
+    ema = trainer.ema
+    if ema is not None:
+
+        def average() -> None:
+            for step in range(batches):
+                ema.update(trainer.network, step=step)
+
+        parts["weight average"] = average
+    return parts
+
+
+def _milliseconds(part: Callable[[], object], batches: int, device: torch.device) -> tuple[float, float]:
+    """For a batch: until the device had done it, and until all was launched."""
+    synchronise(device)
+    start = time.perf_counter()
+    part()
+    launched = time.perf_counter()
+    synchronise(device)
+    return 1000 * (time.perf_counter() - start) / batches, 1000 * (launched - start) / batches
