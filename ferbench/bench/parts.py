@@ -12,6 +12,7 @@ from ferbench.environment import choose_device, describe
 from ferbench.probe import choose_arithmetic
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, utc_now
+from ferbench.training.optimization import set_learning_rate
 
 if TYPE_CHECKING:
     import torch
@@ -78,14 +79,13 @@ def _parts(ours: Ours, batches: int) -> dict[str, Callable[[], object]]:
             work(inputs, targets)
 
     def update() -> None:
-        # on the gradients that learning has left, which the loop takes away
-        if learning[0].grad is None:
-            work(inputs, targets)
+        # the gradients are those that learning has left; the same ones again and again would lead far astray
+        set_learning_rate(trainer.optimizer, 0.0)
         for _ in range(batches):
             trainer.optimizer.step()
 
     parts: dict[str, Callable[[], object]] = {
-        # the first: it leaves the trainer with that many images, which the second goes through
+        # in this order: the loop leaves the images that are drawn next, and learning the gradients of an update
         WHOLE: lambda: ours.images_per_second(batches),
         "images: order, augmentation": draw,
         "forward, loss, backward, clipping": learn,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -79,11 +78,9 @@ def _written(store: Store, texts: Callable[[], dict[str, bytes]], drawings: dict
     files: dict[str, bytes] = {}
     for some in done_together(tasks):
         files |= some
-    paths = [store.root / name for name in files]
-    # the disk is waited for once instead of for each
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(store.write, paths, files.values()))
-    return paths
+    for name, content in files.items():
+        store.write(store.root / name, content)
+    return [store.root / name for name in files]
 
 
 def _drawn(name: str, draw: Drawing) -> dict[str, bytes]:

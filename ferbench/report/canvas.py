@@ -96,8 +96,8 @@ def blank(
     width: float, height: float, columns: int = 1, rows: int = 1, margins: Margins | None = None
 ) -> tuple[Canvas, list[Axes]]:
     """An empty figure around axes of that many inches each, and these from left to right, row by row."""
-    # not pyplot: no global state, no display; and nothing that draws before `png`. Not
-    # matplotlib's layouts, which measure every word several times: half of a figure's time
+    # not pyplot: no global state, no display; nothing that draws before `png`; and not matplotlib's layouts, which
+    # measure every word several times: a third of a figure's time
     from matplotlib.figure import Figure as Canvas
 
     m = margins or Margins()
