@@ -121,7 +121,7 @@ def test_every_side_of_the_speed_benchmark_runs(faces, tmp_path):
     from ferbench.bench import run_suite
 
     arguments = {"models": "plain_cnn", "overrides": {}, "seeds": (0,), "target": 0.1, "rounds": 1, "seconds": 0.2}
-    for suite in ("training", "inference", "growth", "accuracy"):
+    for suite in ("training", "parts", "inference", "growth", "accuracy"):
         ((record, path),) = run_suite(suite, **arguments, source=str(faces), results=tmp_path, device="cuda")
         assert path.is_file() and record.environment.device_type == "cuda"
 
