@@ -99,7 +99,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any], where: str, prefix: st
     for key, value in changes.items():
         old = both.get(key)
         if not isinstance(old, dict):
-            both[key] = value
+            both[key] = merged(value, {}, where) if isinstance(value, dict) else value
         elif isinstance(value, dict):
             both[key] = merged(old, value, where, f"{prefix}{key}.")
         else:

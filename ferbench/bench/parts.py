@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ferbench.bench.sides import Ours, synchronise
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from ferbench.recipe import RunSpec
 
 WHOLE = "the loop"
+_LAUNCHED = 20
+"""Batches that are launched in a row: a GPU lets so many wait, and would make Python wait with many more."""
 
 
 def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int, seconds: float) -> BenchRecord:
     """Milliseconds of each part of a batch until the device has done it, and until Python has launched it, in turns.
 
-    A part whose launch takes as long as its work is one in which a GPU waits for Python.
+    A part whose launch takes as long as its work is one in which a GPU waits for Python. The loop waits for the device
+    at its end.
 
     Args:
         spec: with `training.OVERRIDES` in its recipe.
@@ -36,11 +40,14 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     ours = Ours(spec, dataset, arithmetic)
     batches = warmed_up(ours, spec.batch_size, seconds, device)
-    parts = _parts(ours, batches)
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
+    parts = _parts(ours)
+    samples: dict[str, dict[str, list[float]]] = {name: {"ms": []} for name in parts}
     for _ in range(rounds):
         for name, part in parts.items():
-            samples[name].append(_milliseconds(part, batches, device))
+            samples[name]["ms"].append(_milliseconds(part, batches, device)[0])
+            if name != WHOLE:
+                launch = _milliseconds(part, min(batches, _LAUNCHED), device)[1]
+                samples[name].setdefault("ms to launch", []).append(launch)
     return BenchRecord(
         suite="parts",
         subject=spec.recipe.model.name,
@@ -53,40 +60,42 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
             "batches": batches,
             "data": dataset.name,
         },
-        rows=[BenchRow(name=name, samples=_by_unit(taken)) for name, taken in samples.items()],
+        rows=[
+            BenchRow(name=name, samples={unit: rounded(values) for unit, values in taken.items()})
+            for name, taken in samples.items()
+        ],
     )
 
 
-def _by_unit(taken: list[tuple[float, float]]) -> dict[str, list[float]]:
-    done, launched = zip(*taken, strict=True)
-    return {"ms": rounded([*done]), "ms to launch": rounded([*launched])}
-
-
-def _parts(ours: Ours, batches: int) -> dict[str, Callable[[], object]]:
-    """What does each part for that many batches."""
+def _parts(ours: Ours) -> dict[str, Callable[[int], object]]:
+    """What does each part for a number of batches, none larger than the loop's before."""
     trainer = ours.trainer
     work, (inputs, targets) = trainer.work(), next(trainer.batches())
     learning = [p for group in trainer.optimizer.param_groups for p in group["params"]]
 
-    def draw() -> None:
-        for _ in trainer.batches():
+    def draw(n: int) -> None:
+        for _ in islice(trainer.batches(), n):
             pass
 
-    def learn() -> None:
-        for _ in range(batches):
+    def learn(n: int) -> None:
+        for _ in range(n):
             for parameter in learning:
                 parameter.grad = None
             work(inputs, targets)
+            if trainer.recipe.optimizer.clip_norm:
+                # or a loss scaler would not unscale the next gradients
+                trainer.scaler.update()
 
-    def update() -> None:
+    def update(n: int) -> None:
         # the gradients are those that learning has left; the same ones again and again would lead far astray
         set_learning_rate(trainer.optimizer, 0.0)
-        for _ in range(batches):
-            trainer.optimizer.step()
+        for _ in range(n):
+            trainer.scaler.step(trainer.optimizer)
+            trainer.scaler.update()
 
-    parts: dict[str, Callable[[], object]] = {
+    parts: dict[str, Callable[[int], object]] = {
         # in this order: the loop leaves the images that are drawn next, and learning the gradients of an update
-        WHOLE: lambda: ours.images_per_second(batches),
+        WHOLE: ours.images_per_second,
         "images: order, augmentation": draw,
         "forward, loss, backward, clipping": learn,
         "optimizer": update,
@@ -94,19 +103,19 @@ def _parts(ours: Ours, batches: int) -> dict[str, Callable[[], object]]:
     ema = trainer.ema
     if ema is not None:
 
-        def average() -> None:
-            for step in range(batches):
+        def average(n: int) -> None:
+            for step in range(n):
                 ema.update(trainer.network, step=step)
 
         parts["weight average"] = average
     return parts
 
 
-def _milliseconds(part: Callable[[], object], batches: int, device: torch.device) -> tuple[float, float]:
+def _milliseconds(part: Callable[[int], object], batches: int, device: torch.device) -> tuple[float, float]:
     """For a batch: until the device had done it, and until all was launched."""
     synchronise(device)
     start = time.perf_counter()
-    part()
+    part(batches)
     launched = time.perf_counter()
     synchronise(device)
     return 1000 * (time.perf_counter() - start) / batches, 1000 * (launched - start) / batches

@@ -116,9 +116,8 @@ class _Timed:
 
 def warmed_up(side: Side, batch_size: int, seconds: float, device: torch.device) -> int:
     """How many batches, two or more, take a side about that long, now that it runs as fast as it will."""
-    if device.type == "cuda":
-        # until batches are recorded
-        side.images_per_second(WARM_UPS)
+    # on a GPU until batches are recorded
+    side.images_per_second(WARM_UPS if device.type == "cuda" else 1)
     return max(2, round(seconds * side.images_per_second(2) / batch_size))
 
 

@@ -127,7 +127,9 @@ def extent(words: Iterable[str], size: float, angle: float = 0) -> tuple[float, 
 
 
 def add_heading(canvas: Canvas, text: str, size: float = 11) -> None:
-    """A title above all axes, for which the margin at the top has a `LABEL` more."""
+    """A title above all axes, for which the margin at the top has a `LABEL` more; the figure is as wide as it needs."""
+    width, height = canvas.get_size_inches()
+    _grow(canvas, max(width, extent(text.split("\n"), size)[0] + 0.2), height)
     width, height = canvas.get_size_inches()
     canvas.text(0.1 / width, 1 - 0.08 / height, text, fontsize=size, va="top")
 
@@ -136,14 +138,19 @@ def add_legend(canvas: Canvas, handles: Sequence[Any], labels: Sequence[str]) ->
     """A legend at the right, by whose width the figure grows, and as high as that needs; before any heading."""
     legend = canvas.legend(handles, labels, loc="center right", fontsize=8.5, borderaxespad=0.4).get_window_extent()
     width, height = canvas.get_size_inches()
-    new = width + legend.width / DPI, max(height, legend.height / DPI + 0.1)
-    canvas.set_size_inches(new)
-    x, y, places = width / new[0], height / new[1], canvas.subplotpars
+    _grow(canvas, width + legend.width / DPI, max(height, legend.height / DPI + 0.1))
+
+
+def _grow(canvas: Canvas, width: float, height: float) -> None:
+    """Make the figure as large, with room at the right; axes fill the height."""
+    (old_width, old_height), places = canvas.get_size_inches(), canvas.subplotpars
+    canvas.set_size_inches(width, height)
+    x, y = old_width / width, old_height / height
     canvas.subplots_adjust(places.left * x, places.bottom * y, places.right * x, 1 - (1 - places.top) * y)
 
 
 def png(canvas: Canvas) -> bytes:
-    """The figure as a PNG of 256 colours: a third of the size, and no difference to the eye."""
+    """The figure as a PNG of at most 256 colours: a third of the size; shades that are close become one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

@@ -31,10 +31,14 @@ def draw_confusion(track: Track, entry: Entry) -> bytes:
     classes = track.classes
     counts = np.array(entry.confusion)
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    # wide enough for the title of a matrix of few classes
-    side = max(0.74 * len(classes), 3)
+    several = f" over {len(entry.seeds)} seeds" if len(entry.seeds) > 1 else ""
+    title = [entry.label, track.title, f"% of the true class, and images{several}"]
+    # as high as the words beside the scale of colours
+    side = max(0.74 * len(classes), 2)
     left, bottom = extent(classes, 9)[0], extent(classes, 9, _ANGLE)[1]
-    margins = Margins(left=left + LABEL + 0.2, right=1.1, bottom=bottom + LABEL + 0.2, top=0.68)
+    # of the scale of colours, or what of the title stands out
+    right = max(0.07 * side + 0.6, extent(title, 10)[0] - side + 0.1)
+    margins = Margins(left=left + LABEL + 0.2, right=right, bottom=bottom + LABEL + 0.2, top=0.68)
     canvas, (axes,) = blank(side, side, margins=margins)
     cells = [[f"{p:.1f}\n{n:,}" for p, n in zip(*row, strict=True)] for row in zip(percent, counts, strict=True)]
     mesh = _heat_map(axes, percent, np.array(cells), "Blues", (0, 100))
@@ -44,8 +48,7 @@ def draw_confusion(track: Track, entry: Entry) -> bytes:
     scale.outline.set_visible(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    several = f" over {len(entry.seeds)} seeds" if len(entry.seeds) > 1 else ""
-    axes.set_title(f"{entry.label}\n{track.title}\n% of the true class, and images{several}", fontsize=10)
+    axes.set_title("\n".join(title), fontsize=10)
     return png(canvas)
 
 

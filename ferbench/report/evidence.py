@@ -68,7 +68,7 @@ def weigh_all(board: Leaderboard, store: Store) -> Leaderboard:
     """The leaderboard with the evidence of the entries that its tables show."""
     # scores that were chosen on test are not worth an interval; the longest first, so that all cores end together
     weighed = sorted((t for t in board.tracks if t.data.protocol != "oracle"), key=lambda t: -len(t.entries))
-    # one thread each: two processes with two each take half as long again on two cores
+    # one thread each: the same bits whatever the machine, and two processes with two each took half as long again
     with threadpool_limits(1):
         found = done_together([partial(_evidence, t, store) for t in weighed])
     evidence = {t.slug: of_entries for t, of_entries in zip(weighed, found, strict=True)}

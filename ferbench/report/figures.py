@@ -27,7 +27,7 @@ LEGEND_ABOVE = 12
 ALL_DRAWN = 40
 """With more entries than this (all models with all strategies are 35), figures show the best `LEGEND_ABOVE`."""
 MATRICES = 5
-"""As many of the best entries have a reliability curve and a confusion matrix, half a second each to draw; of a larger
+"""As many of the best entries have a reliability curve and a confusion matrix; of a larger
 track only the first has a matrix."""
 SEEDS_DRAWN = 10
 """With more seeds than this, their curves would cover the means."""

@@ -158,7 +158,7 @@ def _track(
 def _told_apart(entries: list[Entry]) -> list[Entry]:
     """The entries; where labels or slugs would be the same, with the device, or the recipe's or ensemble's id.
 
-    What is made of a training that is called by its device (TTA, post-hoc strategies) is called by it too.
+    What is made of a training that has such a word (TTA, post-hoc strategies) has the training's.
     """
     devices: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -171,9 +171,8 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
             return ""
         return entry.device if all(len(set(p)) == len(p) for p in peers) else entry.recipe
 
-    words = [word(e) for e in entries]
-    computed = {run: w for e, w in zip(entries, words, strict=True) if w == e.device for run in e.trained}
-    return [_called(e, w or computed.get(e.trained[0], "")) for e, w in zip(entries, words, strict=True)]
+    words = {run: word(e) for e in entries if e.trained == e.runs for run in e.runs}
+    return [_called(e, words.get(e.trained[0]) or word(e)) for e in entries]
 
 
 def _called(entry: Entry, word: str) -> Entry:

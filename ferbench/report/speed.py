@@ -95,7 +95,8 @@ def _parts(record: BenchRecord) -> Iterator[list[str]]:
     done = [median(row.samples["ms"]) for row in parts]
     head = [record.subject, str(record.settings["arithmetic"]), str(record.settings["batch size"])]
     for row, each in zip(record.rows, [loop, *done], strict=True):
-        yield [*head, row.name, f"{each:.2f}", f"{median(row.samples['ms to launch']):.2f}", f"{each / loop:.1%}"]
+        launch = row.samples.get("ms to launch")
+        yield [*head, row.name, f"{each:.2f}", f"{median(launch):.2f}" if launch else MISSING, f"{each / loop:.1%}"]
     yield [*head, "nothing of these", f"{loop - sum(done):.2f}", MISSING, f"{1 - sum(done) / loop:.1%}"]
 
 
@@ -188,7 +189,7 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
         ["model", "arithmetic", "batch", "part", "ms a batch", "ms to launch it", "share of the loop"],
         _parts,
         "Each part by itself, as often as in the loop, until the device had done it; and until Python had launched it. "
-        "Parts that a GPU does at the same time in the loop sum up to more than it takes.",
+        "They sum up to more than the loop takes where a GPU does some at the same time, or a machine's speed changes.",
     ),
     "inference": (
         [

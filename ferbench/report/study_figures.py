@@ -122,7 +122,7 @@ def draw_studies(records: Sequence[StudyRecord]) -> bytes:
 
 
 def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
-    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     fields = list(record.spec.space)
     rows = math.ceil(len(fields) / _SLICES_IN_A_ROW)
@@ -147,6 +147,8 @@ def _slices(record: StudyRecord, trials: Sequence[TrialRow]) -> bytes:
                 axes.set_xscale("log")
                 # not as powers of ten, whose markup nothing here reads
                 axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                if dimension.high < 30 * dimension.low:
+                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_minor_formatter(NullFormatter())
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -30,8 +30,11 @@ def done_together(tasks: Sequence[Callable[[], ResultT]]) -> list[ResultT]:
     if n < 2:
         return [task() for task in tasks]
     with _numbers(len(tasks)) as numbers:
-        helpers = [_helper(tasks, numbers) for _ in range(n - 1)]
+        helpers: list[tuple[BaseProcess, Connection]] = []
         try:
+            # where no more processes are to be had, fewer do
+            with suppress(OSError):
+                helpers += (_helper(tasks, numbers) for _ in range(n - 1))
             results = _done(tasks, numbers)
             for _, ours in helpers:
                 try:

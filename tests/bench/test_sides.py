@@ -56,7 +56,7 @@ def test_ours_trains_as_many_batches_as_it_is_asked_to(drawn, spec_of):
     # 20 batches of 8 are more images than there are: some come again
     for batches, images in ((1, 8), (3, 24), (20, 160), (20, 160)):
         ours.images_per_second(batches)
-        assert len(ours._trainer.train) == images
+        assert len(ours.trainer.train) == images
 
 
 def test_conventional_counts_no_batch_that_was_ready_before(drawn, spec_of, monkeypatch):

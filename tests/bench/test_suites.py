@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+import torch
 
-from ferbench.bench import accuracy, growth, inference, training
+from ferbench.bench import accuracy, growth, inference, parts, training
 from ferbench.bench.accuracy import measure_time_to_accuracy
 from ferbench.bench.growth import measure_growth
 from ferbench.bench.inference import Task, measure_inference
@@ -18,8 +19,10 @@ from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
 from ferbench.cli.bench import Suites
 from ferbench.data.dataset import Dataset
+from ferbench.environment import Arithmetic
 from ferbench.errors import InputError
 from ferbench.plan import make_plan
+from ferbench.probe import Choice
 from ferbench.records.bench import BenchRow, Suite
 from ferbench.report.speed import tables
 
@@ -50,14 +53,17 @@ def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monk
     assert "too slow" in record.row("conventional autocast").note
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_parts_are_timed_beside_the_loop(decay, drawn, spec_of):
-    record = measure_parts(spec_of(**{"training.ema_decay": decay}), drawn, "cpu", rounds=2, seconds=0.01)
+@pytest.mark.parametrize(("decay", "clip"), [(0.0, 1.0), (0.9, 0.0)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_parts_are_timed_beside_the_loop(precision, decay, clip, drawn, spec_of, monkeypatch):
+    arithmetic = Arithmetic(torch.device("cpu"), precision, channels_last=True)
+    monkeypatch.setattr(parts, "choose_arithmetic", lambda *_: Choice(arithmetic, {}))
+    spec = spec_of(**{"training.ema_decay": decay, "optimizer.clip_norm": clip})
+    record = measure_parts(spec, drawn, "cpu", rounds=2, seconds=0.01)
     averages = ["weight average"] if decay else []
     names = [WHOLE, "images: order, augmentation", "forward, loss, backward, clipping", "optimizer", *averages]
-    assert samples(record) == {name: {"ms": 2, "ms to launch": 2} for name in names}
-    for row in record.rows:
-        assert all(0 < start <= end for end, start in zip(row.samples["ms"], row.samples["ms to launch"], strict=True))
+    assert samples(record) == {name: {"ms": 2} | ({"ms to launch": 2} if name != WHOLE else {}) for name in names}
+    assert all(value > 0 for row in record.rows for values in row.samples.values() for value in values)
     (table,) = tables([record])
     shares = [float(row[-1].rstrip("%")) for row in table.rows]
     assert shares[0] == 100 and sum(shares[1:]) == pytest.approx(100, abs=0.5)

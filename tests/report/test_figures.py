@@ -4,6 +4,7 @@ import io
 import itertools
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +13,9 @@ from PIL import Image
 
 from ferbench.inputs import strategy_defaults
 from ferbench.records.store import Store
-from ferbench.report import diagrams
+from ferbench.records.study import Range
+from ferbench.report import diagrams, study_figures
+from ferbench.report.canvas import styled
 from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import drawings, figures
 from ferbench.report.leaderboard import Leaderboard, build
@@ -75,14 +78,48 @@ def test_no_word_leaves_its_figure(happy, tmp_path, monkeypatch, make_run):
     pngs(Leaderboard(tuple(replace(track, support=classes) for track in board.tracks)), records)
     assert len(canvases) == sum(len(figures(track)) for track in board.tracks) > 12
     names = {*classes["test"], *strategy_defaults()}
-    for canvas in canvases:
-        FigureCanvasAgg(canvas).draw()
-        axes = [axis for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)]
-        # a number out of view is there too
-        numbers = {t for axis in axes for t in axis.get_majorticklabels() if t.get_text() not in names}
-        boxes = [t.get_window_extent() for t in canvas.findobj(Text) if t.get_text().strip() and t not in numbers]
-        paper = canvas.bbox.padded(0.5)
-        assert all(paper.x0 <= b.x0 and b.x1 <= paper.x1 and paper.y0 <= b.y0 and b.y1 <= paper.y1 for b in boxes)
+    assert [words_outside(canvas, names) for canvas in canvases] == [[]] * len(canvases)
+
+
+def words_outside(canvas, names):
+    """Words that a figure does not show whole; of those at ticks, these names."""
+    FigureCanvasAgg(canvas).draw()
+    axes = [axis for axes in canvas.axes for axis in (axes.xaxis, axes.yaxis)]
+    # a number out of view is there too
+    numbers = {t for axis in axes for t in axis.get_majorticklabels() if t.get_text() not in names}
+    boxes = [
+        (t.get_text(), t.get_window_extent()) for t in canvas.findobj(Text) if t.get_text().strip() and t not in numbers
+    ]
+    paper = canvas.bbox.padded(0.5)
+    return [w for w, b in boxes if b.x0 < paper.x0 or b.x1 > paper.x1 or b.y0 < paper.y0 or b.y1 > paper.y1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 12, 25])
+@pytest.mark.parametrize("title", ["VGG16-BN", "An ensemble of very many networks, each with a name of some length"])
+def test_a_matrix_has_room_for_its_title_and_scale(title, n, monkeypatch, records):
+    canvases = []
+    monkeypatch.setattr(diagrams, "png", canvases.append)
+    track = build(records).tracks[0]
+    names = [f"class {i}" for i in range(n)]
+    entry = replace(track.entries[0], title=title, confusion=tuple((1,) * n for _ in range(n)))
+    styled(diagrams.draw_confusion, replace(track, support={"test": dict.fromkeys(names, n)}), entry)()
+    (canvas,) = canvases
+    assert words_outside(canvas, [*names, "0", "100"]) == []
+
+
+@pytest.mark.parametrize("low", [0.002, 1e-7])
+def test_a_study_of_one_field_has_room_and_numbers(low, monkeypatch):
+    canvases = []
+    monkeypatch.setattr(study_figures, "png", canvases.append)
+    (study,) = (s for s in Store(Path(__file__).parents[2] / "results").studies() if s.name == "plain_cnn")
+    space = {"optimizer.lr": Range(low=low, high=0.009, log=True)}
+    spec = study.spec.model_copy(update={"space": space})
+    study_figures.study_drawings(study.model_copy(update={"spec": spec}))["slices.png"]()
+    (canvas,) = canvases
+    assert words_outside(canvas, []) == []
+    axis = canvas.axes[0].xaxis
+    shown = [t.get_text() for t in axis.get_majorticklabels() if low <= t.get_position()[0] <= 0.009]
+    assert len(shown) >= 2 and all(float(text.replace("−", "-")) > 0 for text in shown)
 
 
 def test_many_entries_are_drawn_with_a_legend(tmp_path, make_run):

@@ -110,12 +110,16 @@ def test_the_same_recipe_computed_in_another_way_is_called_by_its_device(make_ru
         "ResNet-18 (Test GPU)": "resnet18-none-Test_GPU",
         "ResNet-18 (Intel, 2 cores)": "resnet18-none-Intel_2_cores",
     }
-    # what is made of one of them is called by it too
-    flipped = records[1].spec.model_copy(update={"tta": "flip"})
-    found = build([*records, records[1].model_copy(update={"spec": flipped, "id": flipped.id})]).tracks[0].entries
-    assert {e.label for e in found} - {"ResNet-18 (Test GPU)", "ResNet-18 (Intel, 2 cores)"} == {
-        "ResNet-18 (TTA flip, Intel, 2 cores)"
-    }
+    # what is made of them is called by where they were trained, whoever made it
+    flipped = [r.spec.model_copy(update={"tta": "flip"}) for r in records]
+    views = [
+        record.model_copy(update={"spec": spec, "id": spec.id, "environment": other.environment})
+        for record, spec, other in zip(records, flipped, reversed(records), strict=True)
+    ]
+    for some in (views[:1], views):
+        found = {e.label: e.trained for e in build([*records, *some]).tracks[0].entries}
+        for record in records[: len(some)]:
+            assert found[f"ResNet-18 (TTA flip, {record.environment.device})"] == (record.id,)
     # of no help where two have the same
     records.append(make_run(overrides=as_bf16)[0])
     assert all(e.variant == e.recipe for e in build(records).tracks[0].entries)

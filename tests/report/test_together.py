@@ -14,6 +14,8 @@ import pytest
 from ferbench.report import together
 from ferbench.report.together import done_together
 
+forked = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch):
@@ -28,7 +30,7 @@ def test_results_come_in_the_order_of_the_tasks(n):
     ]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+@forked
 def test_whoever_is_free_takes_the_next(tmp_path):
     def task(i: int) -> int:
         # two are held up until all others are done, which one process is left to do
@@ -47,6 +49,7 @@ def test_an_error_is_raised_here(capfd):
     assert capfd.readouterr().err == ""
 
 
+@forked
 def test_what_a_killed_process_leaves_is_done_here(tmp_path):
     here = os.getpid()
 
@@ -60,7 +63,7 @@ def test_what_a_killed_process_leaves_is_done_here(tmp_path):
     assert done_together([task] * 5) == [here] * 5
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+@forked
 def test_no_process_outlives_its_parent(tmp_path):
     """The parent is killed while its helpers wait to be heard: more than a pipe holds."""
     program = (
@@ -107,7 +110,23 @@ def test_an_error_here_ends_the_others(tmp_path):
     assert time.monotonic() - start < 60
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+@forked
+def test_fewer_processes_do_where_there_are_no_more(monkeypatch):
+    made = []
+
+    def helper(*args):
+        if made:
+            raise BlockingIOError
+        made.append(together_helper(*args))
+        return made[0]
+
+    together_helper = together._helper
+    monkeypatch.setattr(together, "_helper", helper)
+    assert done_together([int] * 5) == [0] * 5
+    assert not made[0][0].is_alive()
+
+
+@forked
 def test_helpers_end_in_silence(tmp_path, capfd):
     """Though the program answers to SIGTERM, and they take their time to end."""
     here = os.getpid()
@@ -126,6 +145,7 @@ def test_helpers_end_in_silence(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@forked
 def test_what_is_cut_off_is_done_here(tmp_path):
     """A helper that dies in the middle of its message."""
     here = os.getpid()
