@@ -29,8 +29,8 @@ _LAUNCHED = 20
 def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int, seconds: float) -> BenchRecord:
     """Milliseconds of each part of a batch until the device has done it, and until Python has launched it, in turns.
 
-    A part whose launch takes as long as its work is one in which a GPU waits for Python. The loop waits for the device
-    at its end.
+    Launches are a GPU's: a part whose launch takes as long as its work is one in which it waits for Python. The loop
+    waits for the device at its end.
 
     Args:
         spec: with `training.OVERRIDES` in its recipe.
@@ -45,7 +45,7 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
     for _ in range(rounds):
         for name, part in parts.items():
             samples[name]["ms"].append(_milliseconds(part, batches, device)[0])
-            if name != WHOLE:
+            if device.type == "cuda" and name != WHOLE:
                 launch = _milliseconds(part, min(batches, _LAUNCHED), device)[1]
                 samples[name].setdefault("ms to launch", []).append(launch)
     return BenchRecord(

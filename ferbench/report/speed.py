@@ -188,7 +188,7 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
     "parts": (
         ["model", "arithmetic", "batch", "part", "ms a batch", "ms to launch it", "share of the loop"],
         _parts,
-        "Each part by itself, as often as in the loop, until the device had done it; and until Python had launched it. "
+        "Each part by itself, as often as in the loop, until the device had done it; on a GPU until it was launched. "
         "They sum up to more than the loop takes where a GPU does some at the same time, or a machine's speed changes.",
     ),
     "inference": (
