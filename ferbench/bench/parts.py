@@ -8,11 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ferbench.bench.sides import Ours, synchronise
-from ferbench.bench.training import warmed_up
+from ferbench.bench.training import training_record, warmed_up
 from ferbench.environment import choose_device, describe
 from ferbench.probe import choose_arithmetic
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
-from ferbench.records.record import Environment, utc_now
+from ferbench.records.record import Environment
 from ferbench.training.optimization import set_learning_rate
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
         seconds: about how long the loop trains in a round; a part comes as often as in the loop.
     """
     device = choose_device(device_name)
+    environment = Environment(**describe(device))
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     ours = Ours(spec, dataset, arithmetic)
     batches = warmed_up(ours, spec.batch_size, seconds, device)
@@ -48,23 +49,11 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
             if device.type == "cuda" and name != WHOLE:
                 launch = _milliseconds(part, min(batches, _LAUNCHED), device)[1]
                 samples[name].setdefault("ms to launch", []).append(launch)
-    return BenchRecord(
-        suite="parts",
-        subject=spec.recipe.model.name,
-        finished_at=utc_now(),
-        environment=Environment(**describe(device)),
-        settings={
-            "arithmetic": str(arithmetic),
-            "batch size": spec.batch_size,
-            "input size": spec.recipe.model.input_size,
-            "batches": batches,
-            "data": dataset.name,
-        },
-        rows=[
-            BenchRow(name=name, samples={unit: rounded(values) for unit, values in taken.items()})
-            for name, taken in samples.items()
-        ],
-    )
+    rows = [
+        BenchRow(name=name, samples={unit: rounded(values) for unit, values in taken.items()})
+        for name, taken in samples.items()
+    ]
+    return training_record("parts", spec, dataset, arithmetic, environment, rows, batches=batches)
 
 
 def _parts(ours: Ours) -> dict[str, Callable[[int], object]]:

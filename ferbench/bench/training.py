@@ -11,7 +11,7 @@ from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, matrix_ra
 from ferbench.environment import Arithmetic, choose_device, describe, nearest_precision
 from ferbench.models.cost import count_cost
 from ferbench.probe import choose_arithmetic
-from ferbench.records.bench import BenchRecord, BenchRow, rounded
+from ferbench.records.bench import BenchRecord, BenchRow, Suite, rounded
 from ferbench.records.record import Environment, utc_now
 from ferbench.runner import set_up
 from ferbench.training.replay import WARM_UPS
@@ -63,8 +63,26 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
     rows.append(
         BenchRow(name="validation", samples={"images/s": rounded(_validation(spec, dataset, arithmetic, rounds))})
     )
+    sizes = {
+        "MACs": count_cost(spec.recipe.model, len(dataset.classes))[1],
+        "train images": len(dataset.train),
+        "val images": len(dataset.val),
+    }
+    return training_record("training", spec, dataset, arithmetic, environment, rows, **sizes)
+
+
+def training_record(
+    suite: Suite,
+    spec: RunSpec,
+    dataset: Dataset,
+    arithmetic: Arithmetic,
+    environment: Environment,
+    rows: list[BenchRow],
+    **settings: int,
+) -> BenchRecord:
+    """What a suite that trains has measured, with the settings that all of them have."""
     return BenchRecord(
-        suite="training",
+        suite=suite,
         subject=spec.recipe.model.name,
         finished_at=utc_now(),
         environment=environment,
@@ -72,9 +90,7 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
             "arithmetic": str(arithmetic),
             "batch size": spec.batch_size,
             "input size": spec.recipe.model.input_size,
-            "MACs": count_cost(spec.recipe.model, len(dataset.classes))[1],
-            "train images": len(dataset.train),
-            "val images": len(dataset.val),
+            **settings,
             "data": dataset.name,
         },
         rows=rows,

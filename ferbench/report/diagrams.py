@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ferbench.evaluation.metrics import METRICS
+from ferbench.evaluation.metrics import METRICS, Array
 from ferbench.report.canvas import LABEL, Margins, add_heading, blank, extent, png
 from ferbench.report.entries import Entry
 from ferbench.report.evidence import GAINS
@@ -19,8 +19,6 @@ from ferbench.report.strategies import gain, is_sure, treated
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
-
-FloatArray = npt.NDArray[np.float64]
 
 _ANGLE = 35
 """Degrees by which names below a confusion matrix are turned."""
@@ -82,9 +80,7 @@ def draw_strategies(track: Track) -> bytes:
     return png(canvas)
 
 
-def _heat_map(
-    axes: Axes, values: FloatArray, words: npt.NDArray[Any], colors: str, limits: tuple[float, float]
-) -> QuadMesh:
+def _heat_map(axes: Axes, values: Array, words: npt.NDArray[Any], colors: str, limits: tuple[float, float]) -> QuadMesh:
     """Coloured cells with words in them, the first row above; one without a word stays paper."""
     # what seaborn's does, without the second that its import takes
     mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colors, edgecolor="white", linewidth=1)

@@ -9,9 +9,8 @@ from itertools import groupby
 from statistics import median
 
 from ferbench.records.bench import BenchRecord, BenchRow
+from ferbench.report.cells import MISSING
 from ferbench.report.table import table
-
-MISSING = "–"
 
 
 @dataclass(frozen=True)
