@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from ferbench.environment import Computed
     from ferbench.recipe import ModelRecipe, RunSpec
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 """Raised whenever older measurements should not be believed any more."""
 CPU_BATCH = 16
 """Images per timed step on a CPU: the order of the candidates is that of larger batches."""
-ROUNDS = 3
-"""Timed steps of each candidate, in turns, after those for warming up; the fastest counts."""
+ROUNDS, MOST_ROUNDS, SECONDS = 3, 15, 1.0
+"""Timed steps of each candidate, in turns, after those for warming up: as many as fill the seconds, since other work on
+the machine disturbs short ones the most. The median counts."""
 WORTH = 1.03
 """How many times faster a later candidate must be to be taken: less is noise."""
 
@@ -110,13 +112,17 @@ def _measured_together(
     networks = [build(model, n_classes).to(c.device).to(memory_format=c.memory_format).train() for c in candidates]
     steps = [_step(n, c) for n, c in zip(networks, candidates, strict=True)]
     warm_ups = 1 + WARM_UPS if images.is_cuda else 1
-    rounds = [
-        [_seconds(s, images, c) for s, c in zip(steps, candidates, strict=True)] for _ in range(warm_ups + ROUNDS)
-    ]
-    return {
-        str(c): len(images) / min(times[warm_ups:])
-        for c, times in zip(candidates, zip(*rounds, strict=True), strict=True)
-    }
+    rounds: list[list[float]] = []
+
+    def work() -> None:
+        rounds.append([_seconds(s, images, c) for s, c in zip(steps, candidates, strict=True)])
+
+    for _ in range(warm_ups):
+        work()
+    rounds.clear()
+    while len(rounds) < ROUNDS or (len(rounds) < MOST_ROUNDS and sum(map(sum, rounds)) < SECONDS * len(candidates)):
+        work()
+    return {str(c): len(images) / median(t) for c, t in zip(candidates, zip(*rounds, strict=True), strict=True)}
 
 
 def _step(network: nn.Module, arithmetic: Arithmetic) -> Callable[[Tensor], None]:
