@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, Scores, score
-from ferbench.evaluation.predictions import Predictions
+from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.resampling import Draws, Interval, resample
-from ferbench.evaluation.statistics import Comparison, compare, holm
+from ferbench.evaluation.statistics import Comparison, Pooled, compare, holm, pooled_spread
 from ferbench.records.store import Store
 from ferbench.report.entries import ENSEMBLE, Entry
-from ferbench.report.evidence import ERROR_RATE, load_predictions
+from ferbench.report.evidence import ERROR_RATE, WEIGHED, load_predictions
 from ferbench.report.leaderboard import Leaderboard, Track, build
 
 POINTS = ("accuracy", "balanced_accuracy")
 """Metrics that are told in percentage points."""
+_RESAMPLES = 1000
+"""For how the seeds of a table vary: a variance needs no tails, and a table may hold hundreds of runs."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Duel:
     draws: tuple[Draws, Draws]
     metric: str
     result: Comparison
+    several: int
+    """Trainings of the track with several seeds, which say how seeds vary; none is asked where the seeds are paired."""
     classes: list[ClassDifference]
     """The most different recall first."""
 
@@ -84,11 +89,10 @@ class Duel:
             whose = "averaged runs" if entry.model == ENSEMBLE else seeds
             lines.append(f"  {entry.label}: {mean} ({low} to {high}), {whose}")
         if any(len(e.seeds) == 1 and e.model != ENSEMBLE for e in self.entries):
-            others = any(len(e.seeds) > 1 for e in self.entries)
-            lines.append(
-                "One seed is one draw: its own interval is of the images alone"
-                + ("; in the difference it is taken to vary as the other's seeds do." if others else ".")
-            )
+            lines.append("One seed is one draw: its own interval is of the images alone.")
+        if self.several:
+            whose = f"the {self.several} trainings" if self.several > 1 else "the one training"
+            lines.append(f"In the difference seeds are taken to vary as in {whose} of this table with several seeds.")
         return lines
 
     def _by_class(self) -> list[str]:
@@ -133,9 +137,26 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
         draws = resample(predictions, trainings, averaged=averaged)
     except ValueError:
         raise InputError(f"{a} and {b}: their predictions are of different images (see `ferbench rescore`)") from None
-    result = compare(draws[0], draws[1], metric)
-    by_class = _by_class(predictions, trainings, averaged)
-    return Duel(found, entries, (draws[0], draws[1]), metric, result, by_class)
+    several = [] if trainings[0] == trainings[1] else _with_several_seeds(found, store, predictions[0][0])
+    result = compare(draws[0], draws[1], metric, _pooled(several, metric))
+    by_class = _by_class(predictions, trainings, averaged, several)
+    return Duel(found, entries, (draws[0], draws[1]), metric, result, len(several), by_class)
+
+
+def _with_several_seeds(track: Track, store: Store, like: Predictions) -> list[list[Predictions]]:
+    """By training, the test predictions of the track's entries that say how seeds vary."""
+    found = {}
+    for entry in track.entries[:WEIGHED]:
+        # `ferbench rescore` says what is wrong with those that are missing
+        with suppress(InputError):
+            test = load_predictions(entry, store, "test")
+            if len(test) > 1 and same_images([like, *test]):
+                found[entry.trained] = test
+    return list(found.values())
+
+
+def _pooled(several: list[list[Predictions]], metric: str) -> Pooled | None:
+    return pooled_spread(resample(several, resamples=_RESAMPLES), metric) if several else None
 
 
 def _paired(a: Entry, b: Entry) -> tuple[Entry, Entry]:
@@ -152,16 +173,17 @@ def _of(entry: Entry, trained: list[str]) -> Entry:
 
 
 def _by_class(
-    entries: list[list[Predictions]], trainings: list[tuple[str, ...]], averaged: list[int]
+    entries: list[list[Predictions]],
+    trainings: list[tuple[str, ...]],
+    averaged: list[int],
+    several: list[list[Predictions]],
 ) -> list[ClassDifference]:
     a, b = entries
     classes = [(code, name) for code, name in enumerate(a[0].classes) if (a[0].labels == code).any()]
     # within a class accuracy is recall; draws keep each class's number of images, so classes can be drawn alone
-    own = [
-        resample([[p.take(p.labels == code) for p in seeds] for seeds in (a, b)], trainings, averaged=averaged)
-        for code, _ in classes
-    ]
-    results = [compare(of_a, of_b, "accuracy") for of_a, of_b in own]
+    own = [resample(_of_class([a, b], code), trainings, averaged=averaged) for code, _ in classes]
+    pooled = [_pooled(_of_class(several, code), "accuracy") for code, _ in classes]
+    results = [compare(of_a, of_b, "accuracy", spread) for (of_a, of_b), spread in zip(own, pooled, strict=True)]
     scores = [[score(p) for p in seeds] for seeds in (a, b)]
     rows = [
         ClassDifference(
@@ -175,6 +197,10 @@ def _by_class(
         for (_, name), draws, result, p in zip(classes, own, results, holm([r.p for r in results]), strict=True)
     ]
     return sorted(rows, key=lambda c: -abs(c.comparison.difference))
+
+
+def _of_class(entries: list[list[Predictions]], code: int) -> list[list[Predictions]]:
+    return [[p.take(p.labels == code) for p in seeds] for seeds in entries]
 
 
 def _mean_f1(scores: list[Scores], name: str) -> float:

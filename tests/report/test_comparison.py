@@ -139,6 +139,32 @@ def test_one_seed_is_told_to_be_one_draw(duel, make_run):
     assert not any("One seed" in line for line in compare_entries(duel, "resnet18", "vgg16").to_lines())
 
 
+def test_seeds_vary_as_those_of_the_table_do(duel, make_run):
+    alone = compare_entries(duel, "resnet18", "vgg16")
+    assert alone.several == 0
+    # other entries of one seed, or of another budget, say nothing of it
+    duel.write_run(*with_answers(make_run("plain_cnn", 0), list(range(3))))
+    for seed in (0, 1):
+        duel.write_run(*with_answers(make_run("plain_cnn", seed, budget="quick"), list(range(60 * seed))))
+    assert compare_entries(duel, "resnet18", "vgg16").result == alone.result
+    # 3 and 56 of 200 wrong: with seeds like that, 9 points are nothing
+    duel.write_run(*with_answers(make_run("plain_cnn", 1), list(range(56))))
+    among = compare_entries(duel, "resnet18", "vgg16")
+    assert (among.several, among.result.test, alone.result.test) == (1, "paired bootstrap", "McNemar, mid-p")
+    assert alone.result.p < 0.001 < 0.2 < among.result.p
+    assert among.result.difference == alone.result.difference
+    told = "In the difference seeds are taken to vary as in the one training of this table with several seeds."
+    assert told in among.to_lines() and told not in alone.to_lines()
+    # recalls too: the seeds differ in angry images, 97 and 44 of 100 right, and in no sad one
+    widths = [{c.name: np.ptp(c.comparison.interval) for c in found.classes} for found in (alone, among)]
+    assert widths[1]["angry"] > 5 * widths[0]["angry"] and widths[1]["sad"] == pytest.approx(widths[0]["sad"])
+    # of views of the same trainings seed by seed
+    record, splits = with_answers(make_run("plain_cnn", 1), list(range(50)))
+    spec = record.spec.model_copy(update={"tta": "flip"})
+    duel.write_run(record.model_copy(update={"id": spec.id, "spec": spec}), splits)
+    assert compare_entries(duel, "plain_cnn", "plain_cnn-none-TTA_flip").several == 0
+
+
 def test_predictions_of_other_images_are_refused(duel, make_run):
     record, splits = with_answers(make_run("plain_cnn", 0), [1])
     duel.write_run(record, [splits[0], splits[1].take(np.arange(150))])
