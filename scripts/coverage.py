@@ -126,7 +126,7 @@ def views(seeds: int, sd: float, n: int = 3589) -> float:
     for draw in range(SAMPLES):
         world = Invented(n, draw)
         entry = world.entry(seeds)
-        a, b = resample([entry, world.view(entry, sd)], ["same", "same"], RESAMPLES, seed=draw)
+        a, b = resample([entry, world.view(entry, sd)], [range(seeds)] * 2, RESAMPLES, seed=draw)
         told_apart += compare(a, b, "accuracy").p < 0.05
     return told_apart / SAMPLES
 

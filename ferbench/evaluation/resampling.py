@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -37,14 +38,14 @@ class Draws:
 
     predictions: Sequence[Predictions]
     """By seed."""
-    training: Hashable
-    """What its seeds were trained as: entries with equal ones are paired seed by seed."""
+    trainings: tuple[Hashable, ...]
+    """What each seed was trained as: entries that share some are paired over those."""
     own: dict[str, Array]
     """Metric -> [S] scores on the images as they are."""
     on_images: dict[str, Array]
     """Metric -> [S, B] scores on the drawn images."""
-    shifts: Array
-    """[S, B]; see `seed_shifts`."""
+    seed: int
+    """Of the drawing of seeds."""
     averaged: int = 1
     """How many trainings each prediction is the average of: an ensemble's members."""
 
@@ -52,6 +53,24 @@ class Draws:
     def means(self) -> dict[str, float]:
         """Metric -> mean over seeds of the score on the images as they are."""
         return {metric: float(scores.mean()) for metric, scores in self.own.items()}
+
+    @cached_property
+    def shifts(self) -> Array:
+        """[S, B]; see `seed_shifts`."""
+        # of the trainings alone, so that an entry does not depend on who else is drawn
+        random = np.random.Generator(np.random.PCG64([self.seed, zlib.crc32(repr(self.trainings).encode())]))
+        return seed_shifts(len(self.predictions), next(iter(self.on_images.values())).shape[1], random)
+
+    def of(self, trainings: Sequence[Hashable]) -> Draws:
+        """The seeds of those trainings alone, in that order."""
+        kept = [self.trainings.index(t) for t in trainings]
+        return replace(
+            self,
+            predictions=[self.predictions[i] for i in kept],
+            trainings=tuple(trainings),
+            own={m: scores[kept] for m, scores in self.own.items()},
+            on_images={m: scores[kept] for m, scores in self.on_images.items()},
+        )
 
     def scores(self, metric: str) -> Array:
         """[B] means over drawn seeds on drawn images."""
@@ -65,7 +84,7 @@ class Draws:
 
 def resample(
     entries: Sequence[Sequence[Predictions]],
-    trainings: Sequence[Hashable] | None = None,
+    trainings: Sequence[Sequence[Hashable]] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     averaged: Sequence[int] | None = None,
@@ -74,8 +93,8 @@ def resample(
 
     Args:
         entries: for each entry its predictions by seed; all on the same images in the same order.
-        trainings: what each entry's seeds were trained as; entries with equal ones (a run and other views of it) have
-            the same seeds drawn. None: no two are the same.
+        trainings: for each entry what its seeds were trained as, since a run and other views of it are paired; entries
+            with all of them equal have the same seeds drawn. None: no two are the same.
         resamples: how many.
         seed: of the draws.
         averaged: how many trainings each entry's predictions are the average of; None: one.
@@ -95,19 +114,17 @@ def resample(
         for found, scores in zip(chunks, resampled_scores(summed, weights), strict=True):
             found.append(scores)
     joined = iter([{m: np.concatenate([c[m] for c in parts]) for m in parts[0]} for parts in chunks])
+    trainings = trainings or [[(i, s) for s in range(len(seeds))] for i, seeds in enumerate(entries)]
     draws = []
-    of_entries = zip(entries, trainings or range(len(entries)), averaged or [1] * len(entries), strict=True)
-    for seeds, training, members in of_entries:
+    for seeds, trained, members in zip(entries, trainings, averaged or [1] * len(entries), strict=True):
         own, drawn = [compute(p) for p in seeds], [next(joined) for _ in seeds]
-        # of the training alone, so that an entry does not depend on who else is drawn
-        of_training = np.random.Generator(np.random.PCG64([seed, zlib.crc32(repr(training).encode())]))
         draws.append(
             Draws(
                 predictions=seeds,
-                training=training,
+                trainings=tuple(trained),
                 own={m: np.array([scores[m] for scores in own]) for m in own[0]},
                 on_images={m: np.stack([scores[m] for scores in drawn]) for m in own[0]},
-                shifts=seed_shifts(len(seeds), resamples, of_training),
+                seed=seed,
                 averaged=members,
             )
         )

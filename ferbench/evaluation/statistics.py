@@ -30,13 +30,13 @@ class Pooled(NamedTuple):
 
 
 def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
-    """How the entries' seeds vary, each training counting once.
+    """How the seeds vary of entries that share no training.
 
     The mean of their variances; of many entries the median, as one that has gone astray must not widen all.
     """
     from scipy.stats import chi2
 
-    several = {d.training: d for d in entries if len(d.predictions) > 1}.values()
+    several = [d for d in entries if len(d.predictions) > 1]
     if not several:
         return Pooled(Spread(0.0, 0.0), 0)
     degrees = np.array([len(d.predictions) - 1 for d in several])
@@ -65,18 +65,21 @@ class Comparison(NamedTuple):
 
 
 def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Comparison:
-    """Two entries of one `resample`.
+    """Two entries of one `resample`: where they share trainings, over those alone.
 
     The interval is Student's: with the variance of the difference over resamples, and with that between seeds, of which
-    two or three say little. Where both are of the same trainings, that is the variance of their differences; else each
-    one's own, or the pooled one if that is larger or there is a single seed. p is of the same; of one seed's accuracy
-    each, where nobody says how seeds vary, it is McNemar's mid-p.
+    two or three say little. Over shared trainings that is the variance of their differences; else each one's own, or
+    the pooled one if that is larger or there is a single seed. p is of the same; of one seed's accuracy each, where
+    nobody says how seeds vary, it is McNemar's mid-p.
 
     Args:
         pooled: of the entries beside them; None takes these two.
     """
     from scipy.stats import t
 
+    shared = [t for t in a.trainings if t in b.trainings]
+    if shared:
+        a, b = a.of(shared), b.of(shared)
     difference = a.means[metric] - b.means[metric]
     differences = a.on_images[metric].mean(0) - b.on_images[metric].mean(0)
     of_seeds = _of_seeds(a, b, metric, pooled)
@@ -93,7 +96,7 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
 
 def _of_seeds(a: Draws, b: Draws, metric: str, pooled: Pooled | None) -> list[tuple[Spread, int, int]]:
     """What seeds add to the variance of a difference, as `welch` takes it."""
-    if a.training == b.training:
+    if a.trainings == b.trainings:
         spread = seed_spread(a.own[metric] - b.own[metric], a.on_images[metric] - b.on_images[metric])
         return [(spread, len(a.predictions), len(a.predictions) - 1)]
     pooled = pooled or pooled_spread((a, b), metric)

@@ -14,7 +14,7 @@ from ferbench.evaluation.resampling import Draws, Interval, resample
 from ferbench.evaluation.statistics import Comparison, Pooled, compare, holm, pooled_spread
 from ferbench.records.store import Store
 from ferbench.report.entries import ENSEMBLE, Entry
-from ferbench.report.evidence import ERROR_RATE, WEIGHED, load_predictions
+from ferbench.report.evidence import ERROR_RATE, WEIGHED, load_predictions, telling_of_seeds
 from ferbench.report.leaderboard import Leaderboard, Track, build
 
 POINTS = ("accuracy", "balanced_accuracy")
@@ -144,15 +144,15 @@ def compare_entries(store: Store, a: str, b: str, *, metric: str = "accuracy", t
 
 
 def _with_several_seeds(track: Track, store: Store, like: Predictions) -> list[list[Predictions]]:
-    """By training, the test predictions of the track's entries that say how seeds vary."""
-    found = {}
+    """The test predictions of the track's entries that say how seeds vary."""
+    found = []
     for entry in track.entries[:WEIGHED]:
         # `ferbench rescore` says what is wrong with those that are missing
         with suppress(InputError):
             test = load_predictions(entry, store, "test")
-            if len(test) > 1 and same_images([like, *test]):
-                found[entry.trained] = test
-    return list(found.values())
+            if same_images([like, *test]):
+                found.append((entry, test))
+    return [found[i][1] for i in telling_of_seeds([entry for entry, _ in found])]
 
 
 def _pooled(several: list[list[Predictions]], metric: str) -> Pooled | None:

@@ -108,6 +108,8 @@ class Entry:
     device: str
     """Name of the GPU or CPU; several are joined by "; "."""
     device_type: str
+    precisions: tuple[str, ...] = ()
+    """By seed, what the run computed in; "" where its record does not say, () for an ensemble."""
     ensemble: EnsembleRecord | None = None
     """Its record, where the entry is one."""
     evidence: Evidence | None = None
@@ -169,6 +171,7 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         inference=_inference(timed),
         device="; ".join(sorted({device for _, device, _ in machines})),
         device_type="; ".join(sorted({kind for kind, _, _ in machines})),
+        precisions=tuple(r.arithmetic.precision if r.arithmetic else "" for r in runs),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -92,7 +92,8 @@ def _evidence(track: Track, store: Store) -> dict[str, Evidence]:
     tests = [p["test"] for p in found.values()]
     draws = resample(tests, [e.trained for e in weighed], averaged=[e.averaged for e in weighed])
     ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
-    pooled = {metric: pooled_spread(draws, metric) for metric in GAINS}
+    telling = telling_of_seeds(weighed)
+    pooled = {metric: pooled_spread([draws[i] for i in telling], metric) for metric in GAINS}
     letters = groups(len(draws), separable(draws, pooled["accuracy"]))
     families = {e.slug: _family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
@@ -103,10 +104,21 @@ def _evidence(track: Track, store: Store) -> dict[str, Evidence]:
             ranks=ranks[i],
             group=letters[i],
             calibration=_calibration(**predictions),
-            gains={} if slug in without else _gains(entries[slug], found, draws[i], plain.get(families[slug]), pooled),
+            gains={} if slug in without else _gains(entries[slug], draws[i], plain.get(families[slug]), pooled),
         )
         for i, (slug, predictions) in enumerate(found.items())
     }
+
+
+def telling_of_seeds(entries: Sequence[Entry]) -> list[int]:
+    """Places of those that say how seeds vary: they have several, and no training is in two of them."""
+    told: dict[int, set[str]] = {}
+    # what was trained before other views of it, which may lack seeds
+    for i in sorted(range(len(entries)), key=lambda i: entries[i].trained != entries[i].runs):
+        trained = set(entries[i].trained)
+        if len(trained) > 1 and not any(trained & others for others in told.values()):
+            told[i] = trained
+    return list(told)
 
 
 def _family(entry: Entry) -> str:
@@ -118,11 +130,7 @@ def _family(entry: Entry) -> str:
 
 
 def _gains(
-    entry: Entry,
-    found: dict[str, Any],
-    own: Draws,
-    plain: tuple[Entry, Draws] | None,
-    pooled: dict[str, Pooled],
+    entry: Entry, own: Draws, plain: tuple[Entry, Draws] | None, pooled: dict[str, Pooled]
 ) -> dict[str, Comparison]:
     """The entry less the one without a strategy, over the seeds that both have."""
     if plain is None:
@@ -132,8 +140,9 @@ def _gains(
         shared = [s for s in entry.seeds if s in base.seeds]
         if not shared:
             return {}
-        sides = [[found[e.slug]["test"][e.seeds.index(s)] for s in shared] for e in (entry, base)]
-        own, of_base = resample(sides, [tuple(e.trained[e.seeds.index(s)] for s in shared) for e in (entry, base)])
+        own, of_base = (
+            draws.of([e.trained[e.seeds.index(s)] for s in shared]) for e, draws in ((entry, own), (base, of_base))
+        )
     return {metric: compare(own, of_base, metric, pooled[metric]) for metric in GAINS}
 
 

@@ -81,6 +81,7 @@ def _row(track: Track, entry: Entry) -> dict[str, Any]:
         **{f"inference_images_per_second_b{size}": rate for size, rate in entry.inference.items()},
         "device": entry.device,
         "device_type": entry.device_type,
+        "precision": "; ".join(sorted(set(entry.precisions) - {""})) or None,
         "best_epochs": _words(entry.best_epochs),
         "n_test": track.n_test,
         "n_clean": entry.n_clean,

@@ -194,6 +194,11 @@ def _remarks(track: Track) -> Iterator[str]:
             f"is about ±{100 * half:.2f} points, before any difference between seeds. Models closer than that are not "
             "separable here, whatever their ranks."
         )
+    for entry in track.entries:
+        known = sorted(set(entry.precisions) - {""})
+        if len(known) > 1:
+            told = ", ".join(f"{p} ({_seeds(entry, p)})" for p in known)
+            yield f"The seeds of {escape(entry.label)} did not compute in the same precision: {told}."
     if track.batch_sizes:
         yield (
             "images/s is inference at that batch size on the device named, with the images already on it: one short "
@@ -202,6 +207,11 @@ def _remarks(track: Track) -> Iterator[str]:
         )
     yield from _recipe_remark(track)
     yield from ensembles(track)
+
+
+def _seeds(entry: Entry, precision: str) -> str:
+    seeds = [str(s) for s, p in zip(entry.seeds, entry.precisions, strict=True) if p == precision]
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
 
 
 def half_width(p: float, n: int) -> float:

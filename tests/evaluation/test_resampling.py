@@ -97,7 +97,9 @@ def test_the_seeds_own_part_of_their_spread_by_hand():
 def test_an_interval_does_not_depend_on_who_stands_before_it():
     seeds = [model(i, 1.0 + 0.3 * i) for i in range(3)]
     other = [model(i, 2.0) for i in range(3, 6)]
-    first, second = (resample(pair, ids, 500) for pair, ids in (([seeds, other], "ab"), ([other, seeds], "ba")))
+    first, second = (
+        resample(pair, ids, 500) for pair, ids in (([seeds, other], ["abc", "def"]), ([other, seeds], ["def", "abc"]))
+    )
     assert first[0].interval("macro_f1") == second[1].interval("macro_f1")
 
 

@@ -54,13 +54,12 @@ def test_seeds_of_all_entries_say_how_seeds_vary():
     """Means .6 and .7 of two seeds that are 2 and 6 points apart; ten more entries have seeds 2 points apart."""
     a, b = [answers(590), answers(610)], [answers(670), answers(730)]
     others = [[answers(500 + i), answers(520 + i)] for i in range(10)]
-    draws = resample([a, b, *others, a], [*range(12), 0], resamples=2000)
+    draws = resample([a, b, *others], resamples=2000)
     pooled = pooled_spread(draws, "accuracy")
     # s² is .02²/2 in all but one; half of the variances of two seeds are below .455 of their mean; less the images
-    images = np.mean([seed_spread(d.own["accuracy"], d.on_images["accuracy"]).images for d in draws[:12]])
+    images = np.mean([seed_spread(d.own["accuracy"], d.on_images["accuracy"]).images for d in draws])
     assert (*pooled.spread, pooled.freedom) == pytest.approx((0.0002 / 0.4549 - images, images, 12), rel=1e-3)
-    # the same training is counted once
-    few = pooled_spread([draws[0], draws[1], draws[-1]], "accuracy")
+    few = pooled_spread(draws[:2], "accuracy")
     assert few.freedom == 2
     assert few.spread.own == pytest.approx((0.0002 + 0.0018) / 2 - images, rel=0.1)
     alone, among = compare(draws[0], draws[1], "accuracy"), compare(draws[0], draws[1], "accuracy", pooled)
@@ -97,9 +96,13 @@ def test_other_views_of_the_same_trainings_are_paired_by_seed():
     """Three seeds a point apart, and each better by ten images where it looks twice: no seed is any different."""
     run, views = [answers(n) for n in (600, 610, 620)], [answers(n + 10) for n in (600, 610, 620)]
     apart = compare(*resample([run, views], resamples=2000), "accuracy")
-    together = compare(*resample([run, views], ["runs", "runs"], resamples=2000), "accuracy")
+    together = compare(*resample([run, views], [range(3)] * 2, resamples=2000), "accuracy")
     assert apart.difference == together.difference == pytest.approx(-0.01)
     assert together.p < 0.01 < 0.05 < apart.p
+    # over the seeds that both have, in whatever order
+    fewer = resample([run, [*views[2:0:-1], answers(900)]], [range(3), (2, 1, "another")], resamples=2000)
+    both = resample([run[1:], views[1:]], [(1, 2)] * 2, resamples=2000)
+    assert compare(*fewer, "accuracy") == compare(*both, "accuracy")
     # three times ten images, a third each: variance (.03 / 9 - .01²) / 1000 = 3.23e-6; chance gains of ten images would
     # vary by 1.5 x (.01 x 4/9 + .02 / 9) / 1000 = 1e-5, so 3.23e-6² / ((.5 x 1e-5 / 3)² / 2) = 7.5 degrees of freedom
     reach = stats.t.ppf(0.975, 7.5) * 3.23e-6**0.5
@@ -109,7 +112,7 @@ def test_other_views_of_the_same_trainings_are_paired_by_seed():
 def test_gains_that_differ_by_seed_are_not_taken_for_one_of_them_all():
     """Gains of 0, 10 and 35 images: chance answers of ten images explain a part of that spread, and not the most."""
     run, views = [answers(600)] * 3, [answers(600 + gain) for gain in (0, 10, 35)]
-    result = compare(*resample([views, run], ["runs", "runs"], resamples=2000), "accuracy")
+    result = compare(*resample([views, run], [range(3)] * 2, resamples=2000), "accuracy")
     assert result.difference == pytest.approx(0.015)
     assert result.p == pytest.approx(stats.ttest_1samp([0, 10, 35], 0).pvalue, abs=0.1) and result.p > 0.1
     low, high = result.interval

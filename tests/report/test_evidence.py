@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.resampling import resample
 from ferbench.records.store import Store
-from ferbench.report.evidence import WEIGHED, weigh_all
+from ferbench.report.evidence import WEIGHED, telling_of_seeds, weigh_all
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import render
@@ -108,6 +110,26 @@ def test_predictions_that_are_not_those_of_the_scores_have_no_evidence(skilled):
             cut = skilled.predictions(record.spec, split)
             skilled.write(skilled.folder(record.spec) / f"{split}.npz", cut.take(cut.labels > 0).to_bytes())
     assert all(e.evidence is None for e in weighed(skilled).tracks[0].entries)
+
+
+def test_views_are_paired_with_the_seeds_they_share_and_say_nothing_more_of_seeds(skilled, make_run):
+    """Of the plain CNN's second seed alone, another view that is right on thirty images more: nothing but a gain."""
+    record, (val, test) = with_skill(make_run("plain_cnn", 1), 1.02, 21)
+    probabilities = test.probabilities.copy()
+    wrong = np.flatnonzero(test.predicted != test.labels)[:30]
+    probabilities[wrong] = np.eye(3)[test.labels[wrong]]
+    better = replace(test, probabilities=probabilities)
+    spec = record.spec.model_copy(update={"tta": "flip"})
+    scores = {"val": score(val), "test": score(better)}
+    view = record.model_copy(update={"id": spec.id, "spec": spec, "scores": scores})
+    skilled.write_run(view, [val, better])
+    (track,) = weighed(skilled).tracks
+    places = {e.slug: i for i, e in enumerate(track.entries)}
+    seen, plain = places["plain_cnn-none-TTA_flip"], places["plain_cnn-none"]
+    # 30 images and none the other way are no chance; as unrelated trainings the two could not be told apart
+    assert not set(track.entries[seen].evidence.group) & set(track.entries[plain].evidence.group)
+    assert telling_of_seeds(track.entries) == [i for i in places.values() if i != seen]
+    assert telling_of_seeds([track.entries[seen]]) == []
 
 
 def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch):

@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from ferbench.inputs import load_budget, load_recipe, parse_override
+from ferbench.records.record import ArithmeticUsed
 from ferbench.report import markdown, variants
 from ferbench.report.commands import run_commands
+from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render
 from ferbench.report.table import escape, table
@@ -66,6 +68,19 @@ def test_single_seeds_are_warned_about(records, make_run):
     assert "One seed is one draw" not in text_of(records)
     # accuracy 4 of 5: 1.96 sqrt(.8 x .2 / 5) = .3506
     assert "about ±35.06 points" in text_of([make_run("vgg16")[0]])
+
+
+def test_seeds_that_computed_otherwise_are_told(make_run):
+    def computed(seed, precision):
+        used = precision and ArithmeticUsed(precision=precision, channels_last=True, probe={})
+        return make_run("vgg16", seed)[0].model_copy(update={"arithmetic": used})
+
+    text = text_of([computed(0, "bf16"), computed(1, "fp32")])
+    assert "The seeds of VGG16-BN did not compute in the same precision: bf16 (seed 0), fp32 (seed 1)." in text
+    (row,) = frame(build([computed(0, "bf16"), computed(1, "fp32")])).to_dict("records")
+    assert row["precision"] == "bf16; fp32"
+    for other in ("bf16", None):
+        assert "the same precision" not in text_of([computed(0, "bf16"), computed(1, other)])
 
 
 def test_protocol_and_budget_in_words(make_run):
