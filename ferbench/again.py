@@ -20,9 +20,8 @@ from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.views import Views, view_maps
 from ferbench.models import MODELS, head_name
 from ferbench.records.record import Environment, RunRecord, derived_record
-from ferbench.records.store import Store
+from ferbench.records.store import WEIGHTS, Store
 from ferbench.runner import (
-    WEIGHTS,
     Prepared,
     Stage,
     build_network,
@@ -32,7 +31,7 @@ from ferbench.runner import (
     scores_of,
     set_up,
     throughput_of,
-    write_weights,
+    weights_of,
 )
 from ferbench.training.batches import Batches
 from ferbench.training.epochs import Watcher
@@ -62,8 +61,14 @@ def run_again(
     """
     check_dataset(spec, dataset)
     source = spec.source
-    if not (store.is_done(source) and (store.folder(source) / WEIGHTS).is_file()):
-        raise InputError(f"{source.id}: its weights are not here (git leaves them out): train it again with --redo")
+    if not store.is_done(source):
+        raise InputError(f"{source.id}: has not ended well, and this run starts from it")
+    if not (store.folder(source) / WEIGHTS).is_file():
+        strategy = source.recipe.imbalance.strategy
+        raise InputError(
+            f"{source.id}: its weights are not here (git leaves them out): "
+            f"--imbalance {strategy} --redo trains it again"
+        )
     if spec.tta != "none":
         return _look_again(spec, dataset, store, device_name)
     if spec.recipe.imbalance.strategy == "tau_norm":
@@ -158,9 +163,8 @@ def _tau_normalise(spec: RunSpec, dataset: Dataset, store: Store, device_name: s
         if linear.bias is not None:
             linear.bias.zero_()
     put(network, name, linear)
-    write_weights(store, spec, network)
     note = f"class vectors of {source.id} divided by the power {tau:.2f} of their length, without biases, as val chose"
-    return _stored(spec, dataset, store, record, network, arithmetic, note, start)
+    return _stored(spec, dataset, store, record, network, arithmetic, note, start, weights=weights_of(network))
 
 
 def _stored(
@@ -173,6 +177,7 @@ def _stored(
     note: str,
     start: float,
     views: int = 1,
+    weights: bytes | None = None,
 ) -> RunRecord:
     """The stored record of a network made of a finished run's weights."""
     assert dataset.test is not None and record.cost is not None
@@ -188,5 +193,5 @@ def _stored(
     )
     here = Environment(**describe(arithmetic.device))
     made = derived_record(record, spec, scores_of(predictions, dataset), note, cost=cost, environment=here)
-    store.write_run(made, predictions)
+    store.write_run(made, predictions, weights)
     return made

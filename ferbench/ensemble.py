@@ -12,11 +12,11 @@ from ferbench.environment import describe_software
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, average, same_images
-from ferbench.recipe import Budget, DataKey
+from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.ensemble import EnsembleRecord, Member
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, utc_now
-from ferbench.records.store import Store
+from ferbench.records.store import Store, is_outdated
 from ferbench.report.leaderboard import track_order
 
 ROUNDS = 25
@@ -75,23 +75,31 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
     """The runs of the first track of which at least two fit."""
     patterns = [word.strip() for word in wanted.split(",")]
     tracks: dict[tuple[DataKey, Budget], list[RunRecord]] = {}
-    for run in store.records():
+    records = {r.id: r for r in store.records()}
+    for run in records.values():
         data, budget = run.spec.data, run.spec.budget
         own = {"data": data.name, "protocol": data.protocol, "budget": budget.name}
         fits = data.protocol != "oracle" and all(asked in (None, own[part]) for part, asked in track.items())
-        # what is made of a run that is a candidate itself would count it twice
-        if (
-            run.status == "ok"
-            and run.spec.source == run.spec
-            and fits
-            and any(fnmatchcase(run.id, p) for p in patterns)
-        ):
+        is_good = run.status == "ok" and not is_outdated(run, lambda spec: records.get(spec.source.id))
+        if is_good and fits and any(fnmatchcase(run.id, p) for p in patterns):
             tracks.setdefault((data, budget), []).append(run)
+    tracks = {key: _without_derived(runs) for key, runs in tracks.items()}
     enough = {key: runs for key, runs in tracks.items() if len(runs) > 1}
     if not enough:
         found = sum(map(len, tracks.values()))
         raise InputError(f"--from {wanted!r}: {found} finished runs fit, at least 2 on the same data are needed")
     return enough[min(enough, key=track_order)]
+
+
+def _without_derived(runs: list[RunRecord]) -> list[RunRecord]:
+    """The runs but for those that are made of another one of them, which would count it twice."""
+    ids = {r.id for r in runs}
+    return [r for r in runs if r.spec.source == r.spec or ids.isdisjoint(_sources(r.spec))]
+
+
+def _sources(spec: RunSpec) -> list[str]:
+    source = spec.source
+    return [] if source == spec else [source.id, *_sources(source)]
 
 
 def _check_same_images(runs: Sequence[RunRecord], predictions: Sequence[Predictions]) -> None:

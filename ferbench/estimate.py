@@ -33,8 +33,9 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     strategy = spec.recipe.imbalance.strategy
     staged = strategy in DECOUPLED and strategy != "tau_norm"
     spec = stage_of(spec) if staged and spec.tta == "none" else spec
-    # one size of images throughout: what is prepared for it is prepared before the timed epoch
-    training = spec.recipe.training.model_copy(update={"start_size": 0})
+    # one size of images throughout, and nothing frozen: what is prepared is prepared before the timed epoch
+    still = {"start_size": 0} if staged else {"start_size": 0, "freeze_epochs": 0}
+    training = spec.recipe.training.model_copy(update=still)
     spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"training": training})})
     # a share of every class: a loss may refuse to leave one out
     n_batches = GPU_BATCHES if choose_device(device_name).type == "cuda" else CPU_BATCHES
@@ -51,7 +52,7 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
         return ValScores(0.0, 0.0, 0.0)
 
     trainer.epochs = 2
-    trainer.freeze_epochs = 2 if staged else 0
+    trainer.freeze_epochs = min(trainer.freeze_epochs, 2)
     for _ in range(2):
         timed = trainer.run_epoch(validate, Nobody())
     images = len(training_subset(dataset.train, spec.budget.fraction))

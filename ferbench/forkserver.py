@@ -26,10 +26,13 @@ _UNKNOWN = -(2**31)
 
 def python(function: str) -> list[str]:
     """A command line that calls a function of ours, `module.function`, in a process of its own."""
-    # the package's own folder comes last on the path: a plain clone works, and nothing is shadowed
-    root, (module, name) = str(Path(__file__).resolve().parents[1]), function.split(".")
-    path = f"import sys; sys.path.append({root!r})"
-    return [sys.executable, "-c", f"{path}; from ferbench.{module} import {name}; {name}()"]
+    # this very package, wherever the process would find another, and nothing of the current folder (-P)
+    own, (module, name) = str(Path(__file__).with_name("__init__.py").resolve()), function.split(".")
+    package = (
+        f"import sys, importlib.util as u; s = u.spec_from_file_location('ferbench', {own!r}); "
+        "p = sys.modules['ferbench'] = u.module_from_spec(s); s.loader.exec_module(p)"
+    )
+    return [sys.executable, "-P", "-c", f"{package}; from ferbench.{module} import {name}; {name}()"]
 
 
 class Forked:

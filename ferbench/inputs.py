@@ -11,12 +11,22 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.errors import InputError
-from ferbench.recipe import AND, Budget, ImbalanceRecipe, ProtocolName, Recipe
+from ferbench.recipe import (
+    AND,
+    Below1,
+    Budget,
+    Fraction,
+    ImbalanceRecipe,
+    NonNegative,
+    Positive,
+    ProtocolName,
+    Recipe,
+)
 from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
@@ -149,10 +159,39 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
     return merged({"params": defaults}, {**changes, "strategy": chosen}, where, "imbalance.")
 
 
+class _Knobs(BaseModel):
+    """What strategies' knobs may be; a knob means the same in all that have it. Meanings: baselines/strategies.toml."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    alpha: Positive | None = None
+    beta: Below1 | None = None
+    clip: NonNegative | None = None
+    gamma: NonNegative | None = None
+    head: Fraction | None = None
+    kappa: Annotated[float, Field(ge=1)] | None = None
+    lr: Positive | None = None
+    max_margin: NonNegative | None = None
+    most: NonNegative | None = None
+    p: NonNegative | None = None
+    power: NonNegative | None = None
+    q: NonNegative | None = None
+    scale: Positive | None = None
+    share: Fraction | None = None
+    smoothing: Fraction | None = None
+    stage: Positive | None = None
+    start: Fraction | None = None
+    tail: Fraction | None = None
+    tau: NonNegative | None = None
+    threshold: Fraction | None = None
+    weight: NonNegative | None = None
+
+
 def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
     knobs = strategy_knobs(imbalance.strategy, where)
     for knob in imbalance.params:
         known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
+    validated(_Knobs, imbalance.params, f"{where}, imbalance.params")
     for knob in knobs:
         if knob not in imbalance.params:
             raise InputError(f"{where}: field 'imbalance.params.{knob}' is missing")

@@ -73,7 +73,9 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
             workers.start(plan.job(spec, "run", redo, at_once), plan.store.folder(spec) / "worker.log", _Run(spec))
         while workers.at_work:
             _listen(plan, workers, listener, ended)
-    there = [s for s in plan.specs if s.id in ended.failed or plan.store.has_record(s)]
+    # an old record of what another process is at says nothing of how that will end
+    here = [s for s in plan.specs if s.id not in ended.elsewhere]
+    there = [s for s in here if s.id in ended.failed or plan.store.has_record(s)]
     return [ended.failed.get(s.id) or plan.store.record(s) for s in there]
 
 

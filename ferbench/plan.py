@@ -22,6 +22,7 @@ from ferbench.worker import Job
 
 if TYPE_CHECKING:
     from ferbench.data import Dataset
+    from ferbench.recipe import ModelRecipe
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def make_plan(
     Raises:
         InputError: anything is unknown or does not fit.
     """
-    recipes = list(dict.fromkeys(r for word in models_wanted.split(",") for r in _recipes(word.strip())))
+    recipes = list(dict.fromkeys(r for word in wanted_words(models_wanted) for r in _recipes(word)))
     papers = {name: paper for name in recipes if (paper := load_paper(name))}
     strategies = [None] if imbalance is None else [s.name for s in select_strategies(imbalance)]
     check_seeds(seeds)
@@ -124,13 +125,15 @@ def make_plan(
         changes, said = _without_weights(name, papers[name], init) if name in papers else ({}, ())
         for strategy in strategies:
             recipe = load_recipe(name, strategy=strategy, init=init, overrides={**changes, **(overrides or {})})
-            models.check(recipe.model)
+            _check_model(recipe.model)
             if not allow_double_correction:
                 check_corrections(strategy_of(recipe.imbalance.strategy))
             new = _with_views([RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds], kinds)
             sources += [s.source for s in new]
             notes |= {spec.id: said for spec in new if said}
             specs += new
+    if kinds != ["none"] and all(s.is_posthoc for s in specs):
+        raise InputError(f"--tta {tta}: post-hoc strategies have no other views (--imbalance none,...)")
     # what is trained comes first, so that what is done with it does not hold up training
     unique = {s.id: s for s in sorted([*specs, *sources], key=_distance)}
     needed = frozenset(unique) - {s.id for s in specs}
@@ -149,6 +152,32 @@ def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:
     if specs[0].is_posthoc:
         return specs
     return [s.model_copy(update={"tta": kind}) for s in specs for kind in kinds]
+
+
+def wanted_words(models_wanted: str) -> list[str]:
+    """The words between the commas of --models.
+
+    Raises:
+        InputError: there are none, as where a shell's variable is empty.
+    """
+    words = [word.strip() for word in models_wanted.split(",") if word.strip()]
+    if not words:
+        raise InputError("no model given (--models all)")
+    return words
+
+
+def _check_model(recipe: ModelRecipe) -> None:
+    """Refuse what a worker would fail at: a network that is not there, and no file of weights.
+
+    Raises:
+        InputError: it is such.
+    """
+    if models.check(recipe).name.startswith("timm:"):
+        from ferbench.models.timm_models import check_name
+
+        check_name(recipe.name)
+    if recipe.init not in ("scratch", "imagenet") and not Path(recipe.init).is_file():
+        raise InputError(f"--init {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)")
 
 
 def _distance(spec: RunSpec) -> int:
@@ -187,16 +216,17 @@ def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | Non
 
 
 def _without_weights(name: str, paper: Paper, init: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What changes in a published system's recipe where its ImageNet weights can't be had, and notes for the reader."""
+    """What changes in a published system's recipe where it starts from scratch instead of ImageNet, and notes."""
     followed = f"{name} follows {paper.source}; no source gives {', '.join(paper.assumed)}"
     model = load_recipe(name).model
-    if init is not None or model.init != "imagenet" or models.has_imagenet(model.name):
+    missing = init is None and model.init == "imagenet" and not models.has_imagenet(model.name)
+    if not missing and (init, model.init) != ("scratch", "imagenet"):
         return {}, (followed,)
     # a backbone frozen as it was drawn, or norms that know nothing of the images, would learn nothing
     changes = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
     # a record must not name a machine's folders: the error of --init does
-    missing = f"ImageNet weights of {model.name} are not here (--init imagenet says where they belong)"
-    return changes, (followed, f"{name} runs from scratch, nothing frozen: {missing}")
+    why = f": ImageNet weights of {model.name} are not here (--init imagenet says where they belong)" if missing else ""
+    return changes, (followed, f"{name} runs from scratch, nothing frozen{why}")
 
 
 def _recipes(word: str) -> list[str]:

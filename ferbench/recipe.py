@@ -124,7 +124,8 @@ class TrainingRecipe(_Table):
     ema_decay: Below1
     """Decay per update of the weight average that is evaluated; 0 evaluates the weights themselves."""
     start_size: Annotated[int, Field(ge=0, le=512), AfterValidator(_none_or_an_input_size)]
-    """Side of the training images in the first epoch, growing to input_size (arXiv 2104.00298); 0 switches it off."""
+    """Side of the training images in the first epoch, growing to input_size (arXiv 2104.00298); 0 switches it off,
+    and so does one that is no smaller."""
     growth: Fraction
     """Share of the epochs by which it has grown; the last epoch has the full size whatever the share."""
     select: Literal["accuracy", "macro_f1"]

@@ -31,7 +31,7 @@ from ferbench.records.record import (
     Throughput,
     utc_now,
 )
-from ferbench.records.store import HONEST, Store
+from ferbench.records.store import HONEST, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from ferbench.recipe import Recipe, RunSpec
 
-WEIGHTS = "weights.safetensors"
 CHECKPOINT_VERSION = 3
 """Raised whenever older checkpoints cannot be gone on from."""
 
@@ -183,7 +182,8 @@ def run_one(
     # now, not at the end: the source may change while a run goes on
     environment = Environment(**describe(device))
     since = None if after is None else after.finished_at
-    checkpoint = checkpoint_of(spec, store.folder(spec), device, store, since)
+    init = weights_digest(spec.recipe.model.init)
+    checkpoint = checkpoint_of(spec, store.folder(spec), device, store, since or init)
     choice = chosen_arithmetic(spec, dataset, device, checkpoint)
     if device.type == "cuda":
         # the probe's candidates need more than the run, whose peak is recorded
@@ -210,10 +210,10 @@ def run_one(
             probe=choice.images_per_second,
         ),
         source_finished_at=since,
+        init_digest=init,
         notes=[*dataset.notes, *notes, *_own_notes(prepared, at_once)],
     )
-    write_weights(store, spec, prepared.trainer.network)
-    store.write_run(record, predictions)
+    store.write_run(record, predictions, weights_of(prepared.trainer.network))
     checkpoint.path.unlink(missing_ok=True)
     return record
 
@@ -267,7 +267,7 @@ def checkpoint_of(
     """Where a run's state is kept while it is under way.
 
     Args:
-        since: when the run had ended that it starts from, if there is one.
+        since: when the run had ended that it starts from, or what else tells what it starts from.
     """
     key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {since}' if since else ''}"
     return Checkpoint(folder / "checkpoint.pt", key, store.writing)
@@ -291,9 +291,8 @@ def _own_notes(prepared: Prepared, at_once: int) -> list[str]:
     return told + prepared.trainer.notes
 
 
-def write_weights(store: Store, spec: RunSpec, network: nn.Module) -> None:
-    """Store a run's weights."""
+def weights_of(network: nn.Module) -> bytes:
+    """The content of a file of weights."""
     from safetensors.torch import save
 
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    store.write(store.folder(spec) / WEIGHTS, save(tensors))
+    return save({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()})

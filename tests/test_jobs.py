@@ -21,6 +21,7 @@ from ferbench.jobs import estimate, run_many
 from ferbench.listener import Silence
 from ferbench.plan import Plan, make_plan
 from ferbench.progress import Progress
+from ferbench.records.record import failed_record
 from ferbench.worker import _do
 
 
@@ -107,6 +108,8 @@ def test_the_same_run_asked_for_twice_is_one(faces):
         ({"budget": "quik"}, ["did you mean quick"]),
         ({"imbalance": "focl"}, ["focl", "focal"]),
         ({"overrides": {"model.stem_stride": 2}}, ["plain_cnn", "stem_stride = 2"]),
+        ({"init": "imagnet"}, ["--init imagnet: no such file"]),
+        ({"imbalance": "posthoc_class_bias", "tta": "flip"}, ["--tta flip: post-hoc strategies have no other views"]),
     ],
 )
 def test_impossible_plans_are_refused(wanted, fragments, faces):
@@ -114,6 +117,19 @@ def test_impossible_plans_are_refused(wanted, fragments, faces):
         make_plan("plain_cnn", source=faces, **wanted)
     message = str(caught.value)
     assert "\n" not in message and all(f in message for f in fragments)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (" , ", "no model given .--models all."),
+        ("timm:resnet19", "unknown model 'timm:resnet19' .did you mean timm:resnet18 or"),
+    ],
+)
+def test_models_that_are_none_are_refused(wanted, message, faces):
+    with pytest.raises(InputError, match=message):
+        make_plan(wanted, source=faces)
+    assert len(make_plan("plain_cnn,", source=faces).specs) == 1
 
 
 def test_full_budget_leaves_epochs_to_the_recipe(faces):
@@ -422,6 +438,13 @@ def test_views_of_a_run_that_another_process_is_at_are_left_to_it(faces, tmp_pat
     assert starts() == 1
 
 
+def test_old_failure_of_a_run_that_another_process_is_at_is_no_failure_of_this_command(plan, worker, environment):
+    for spec in plan.specs:
+        plan.store.write_failure(failed_record(spec, "killed by signal 9", environment))
+    worker(say(event="busy"))
+    assert run_many(plan, Silence()) == []
+
+
 def test_what_starts_from_a_run_that_another_process_is_at_is_left_to_it(faces, tmp_path, worker):
     """To the last: views of a classifier on the frozen backbone of that run."""
     plan = make_plan("plain_cnn", source=faces, imbalance="crt", tta="flip", results=tmp_path / "results")
@@ -467,6 +490,10 @@ def test_published_system_runs_under_its_own_protocol_unless_told(faces, tmp_pat
     assert "/" not in scratch.partition(" runs ")[2]
     assert spec.recipe.training.freeze_epochs == 0
     assert plan.job(spec, "run").notes == [followed, scratch]
+    # likewise where scratch is asked for: a backbone frozen as it was drawn would learn nothing
+    asked = make_plan("papers/efficientnet_b2", source=faces, init="scratch", results=tmp_path)
+    assert asked.specs == plan.specs
+    assert asked.notes[spec.id] == (followed, "papers/efficientnet_b2 runs from scratch, nothing frozen")
     ours = make_plan("papers/efficientnet_b2", source=faces, protocol="official", imbalance="none", results=tmp_path)
     assert ours.specs[0].data.protocol == "official"
     assert ours.specs[0].recipe.imbalance.strategy == "none"

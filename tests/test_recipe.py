@@ -295,6 +295,22 @@ def test_one_fault_does_not_hide_behind_another_override():
     assert "imbalance.params = 3" in one_line(lambda: load_recipe("plain_cnn", strategy="focal", overrides=changes))
 
 
+@pytest.mark.parametrize(
+    ("strategy", "knob", "value"),
+    [
+        ("crt", "lr", -1.0),
+        ("inverse", "clip", -1),
+        ("focal", "gamma", -2.0),
+        ("remix", "kappa", 0.0),
+        ("drw", "start", 7),
+    ],
+)
+def test_a_knob_has_its_range(strategy, knob, value):
+    changes = {f"imbalance.params.{knob}": value}
+    message = one_line(lambda: load_recipe("plain_cnn", strategy=strategy, overrides=changes))
+    assert f"plain_cnn.toml with --set, imbalance.params: {knob} = {value}: Input should be " in message
+
+
 def test_a_strategy_cannot_lose_its_knobs():
     message = one_line(lambda: load_recipe("plain_cnn", strategy="focal", overrides={"imbalance.params": {}}))
     assert "gamma" in message

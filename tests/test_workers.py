@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import ferbench
+from ferbench.forkserver import python
 from ferbench.plan import Plan, make_plan
 from ferbench.worker import Job
 from ferbench.workers import FORKS, Workers
@@ -31,6 +33,17 @@ assert threading.active_count() == 1, threading.enumerate()
 opened = [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
 assert not [f for f in opened if "nvidia" in f], opened
 """
+
+
+def test_workers_have_this_package_and_nothing_of_the_current_folder(tmp_path):
+    """Where there is another copy of the package, and a file named as what the standard library imports."""
+    (tmp_path / "ferbench").mkdir()
+    for file in ("ferbench/__init__.py", "random.py"):
+        (tmp_path / file).write_text("raise SystemExit('the current folder is on the path')")
+    *words, code = python("environment.describe_software")
+    told = f"{code}; import random; print(sys.modules['ferbench'].__file__)"
+    done = subprocess.run([*words, told], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (ferbench.__file__, "")
 
 
 @pytest.fixture

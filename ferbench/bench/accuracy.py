@@ -27,26 +27,32 @@ class _Clock(Silence):
     """Takes the time of every epoch's end, and stops at the target."""
 
     target: float
+    start: float
+    """Age of the process that is taken for its birth."""
     seconds: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     reason: str = ""
 
     def on_epoch(self, spec: RunSpec, row: dict[str, Any]) -> None:
-        self.seconds.append(process_age())
+        self.seconds.append(process_age() - self.start)
         self.accuracy.append(row["val_accuracy"])
-        if row["val_accuracy"] >= self.target:
+        # while images grow, val has their size, and no such epoch could be chosen
+        if row["val_accuracy"] >= self.target and row["input_size"] == spec.recipe.model.input_size:
             raise _Reached
 
     def on_end(self, spec: RunSpec, record: RunRecord | None) -> None:
         self.reason = (record and record.reason) or ""
 
 
-def measure_time_to_accuracy(plan: Plan, spec: RunSpec, target: float) -> BenchRecord:
+def measure_time_to_accuracy(plan: Plan, spec: RunSpec, target: float, start: float = 0.0) -> BenchRecord:
     """Val accuracy after each epoch and the seconds since this process started, up to the target.
 
     The run is `ferbench run`'s own, in a folder that is thrown away; where the target is reached, test is never seen.
+
+    Args:
+        start: age of this process in seconds from which on it is counted.
     """
-    clock = _Clock(target)
+    clock = _Clock(target, start)
     with tempfile.TemporaryDirectory() as folder:
         try:
             run_many(replace(plan, specs=(spec,), store=Store(folder)), clock)

@@ -38,11 +38,11 @@ def say(text: str) -> None:
 
 
 def seed_list(text: str) -> list[int]:
-    """The seeds of a comma list."""
+    """The seeds of a comma list, each once."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not all(re.fullmatch("-?[0-9]{1,18}", word) for word in words):
         raise InputError(f"--seeds {text!r}: expected whole numbers with commas between them, such as 0,1,2")
-    return [int(word) for word in words]
+    return list(dict.fromkeys(map(int, words)))
 
 
 def at_least_1(option: str, text: str) -> int:

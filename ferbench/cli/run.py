@@ -76,7 +76,7 @@ def run(
 
     at_once = at_least_1("--jobs-per-gpu", jobs_per_gpu)
     plan = make_plan(
-        ",".join(filter(None, (models, recipe))) or "all",
+        "all" if models is None and recipe is None else f"{models or ''},{recipe or ''}",
         source=data,
         labels=labels,
         imbalance=imbalance,
@@ -129,7 +129,8 @@ def _show_plan(plan: Any, todo: list[Any]) -> None:
     for spec, seconds in estimate(plan, todo):
         shown = f"cannot run: {seconds}" if isinstance(seconds, str) else f"about {_duration(seconds)}"
         total += 0.0 if isinstance(seconds, str) else seconds
-        print(f"  {run_label(spec)}  {spec.epochs} epochs of {spec.budget.fraction:.0%}  {shown}")
+        what = f"{spec.epochs} epochs of {spec.budget.fraction:.0%}" if spec.source == spec else "from a trained run"
+        print(f"  {run_label(spec)}  {what}  {shown}")
     print(f"together about {_duration(total)}")
 
 

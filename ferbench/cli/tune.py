@@ -275,14 +275,15 @@ def promote(
             )
     except KeyboardInterrupt:
         raise Interrupted(130) from None
-    ledger.note_promotion(verdict.promotion)
+    stays = verdict.winner <= verdict.baseline and not force
+    ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
     write_study(store, name, ledger)
     write_files(store, name)
     print(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "
         f"baseline {verdict.baseline:.4f}"
     )
-    if verdict.winner <= verdict.baseline and not force:
+    if stays:
         print("the baseline stays: it is as good on val (--force promotes the trial all the same)")
         return
     print(promotion.write_recipe(store, folder, record, verdict.promotion, promotion.recipe_of(record, chosen)))

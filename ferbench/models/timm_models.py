@@ -20,11 +20,7 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
     Raises:
         InputError: timm has no such network, or it refuses the recipe's input size or regularisation.
     """
-    name = recipe.name.removeprefix("timm:")
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=2)
-        hint = f"did you mean timm:{' or timm:'.join(close)}?" if close else "timm.list_models() shows the names"
-        raise InputError(f"unknown model {recipe.name!r} ({hint})")
+    name = check_name(recipe.name)
     options: dict[str, Any] = {
         "num_classes": n_classes,
         "in_chans": 1,
@@ -38,6 +34,20 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
         raise InputError(
             f"{recipe.name} cannot be built for {recipe.input_size}x{recipe.input_size}: {reason}"
         ) from None
+
+
+def check_name(model: str) -> str:
+    """Timm's name of "timm:NAME".
+
+    Raises:
+        InputError: timm has no such network.
+    """
+    name = model.removeprefix("timm:")
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=2)
+        hint = f"did you mean timm:{' or timm:'.join(close)}?" if close else "timm.list_models() shows the names"
+        raise InputError(f"unknown model {model!r} ({hint})")
+    return name
 
 
 def _create(name: str, size: int, options: dict[str, Any]) -> nn.Module:

@@ -119,6 +119,9 @@ class RunRecord(_Stored):
     source_finished_at: str | None = None
     """When the run had ended whose weights or predictions this one starts from; None: it starts from none, or is from
     before this was recorded."""
+    init_digest: str | None = None
+    """Of the content of the weights file that training started from, see `store.weights_digest`; None: of no file, or
+    from before this was recorded."""
     notes: list[str]
     """What the reader must know: how the data were read, what the device forced."""
 

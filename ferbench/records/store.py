@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -25,6 +26,7 @@ from ferbench.toml import validated
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
 
+WEIGHTS = "weights.safetensors"
 PREDICTED_SPLITS = ("val", "test")
 HONEST = "honest"
 """Predictions on test of the epoch that val would have chosen, beside those of protocol oracle."""
@@ -46,16 +48,19 @@ class Store:
         return self.root / run_place(spec)
 
     def is_done(self, spec: RunSpec) -> bool:
-        """Whether the run's record says so, its predictions exist, and what it starts from has not been done again."""
+        """Whether the run's record says so, its predictions exist, and what it starts from is still the same."""
         folder = self.folder(spec)
         path = folder / "record.json"
         if not (path.is_file() and all((folder / f"{s}.npz").is_file() for s in predicted_splits(spec))):
             return False
         record = read_record(path)
-        since = record.source_finished_at
-        if since is not None and self.has_record(spec.source) and self.record(spec.source).finished_at != since:
-            return False
-        return record.status == "ok"
+        # a recipe names a weights file by its path
+        here = record.init_digest and weights_digest(spec.recipe.model.init)
+        has_changed = here not in (None, record.init_digest)
+        return record.status == "ok" and not has_changed and not is_outdated(record, self._source)
+
+    def _source(self, spec: RunSpec) -> RunRecord | None:
+        return self.record(spec.source) if self.has_record(spec.source) else None
 
     def has_record(self, spec: RunSpec) -> bool:
         """Whether the run has ended, well or not."""
@@ -141,17 +146,29 @@ class Store:
         path = self.root / "studies" / record.name / "study.json"
         self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
 
-    def write_run(self, record: RunRecord, predictions: list[Predictions]) -> None:
-        """Store a run: predictions first, the record last, since the record says that the run is done."""
+    def write_run(self, record: RunRecord, predictions: list[Predictions], weights: bytes | None = None) -> None:
+        """Store a run: an older record goes first and the new one comes last, since it says that the files are its own.
+
+        All are written before any takes its place, so that a full disk leaves what was there.
+
+        Args:
+            weights: content of the file of weights; None: there is none, or it stays.
+        """
         folder = self.folder(record.spec)
-        for split in predictions:
-            self.write(folder / f"{split.split}.npz", split.to_bytes())
-        self.write_record(record)
+        contents = {"record.json": _text_of(record)}
+        contents |= {f"{split.split}.npz": split.to_bytes() for split in predictions}
+        contents |= {} if weights is None else {WEIGHTS: weights}
+        with ExitStack() as files:
+            # the last one opened takes its place first
+            for name, content in contents.items():
+                file = files.enter_context(self.writing(folder / name))
+                file.write(content)
+                file.flush()
+            (folder / "record.json").unlink(missing_ok=True)
 
     def write_record(self, record: RunRecord) -> None:
         """Store or replace a record."""
-        text = record.model_dump_json(indent=1) + "\n"
-        self.write(self.folder(record.spec) / "record.json", text.encode())
+        self.write(self.folder(record.spec) / "record.json", _text_of(record))
 
     def write_failure(self, record: RunRecord) -> None:
         """Store why a run failed, but over none that is done: what it gave before stays."""
@@ -189,6 +206,31 @@ class Store:
                 yield False
                 return
             yield True
+
+
+def weights_digest(init: str) -> str | None:
+    """Hash of the weights file that a recipe starts from; None: of none, or it is not there."""
+    path = Path(init)
+    if init in ("scratch", "imagenet") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def is_outdated(record: RunRecord, source: Callable[[RunSpec], RunRecord | None]) -> bool:
+    """Whether a run that this one started from, or the one before that, has been done again since.
+
+    Args:
+        source: the record of what a run starts from; None: there is none.
+    """
+    if record.source_finished_at is None:
+        return False
+    before = source(record.spec)
+    return before is not None and (before.finished_at != record.source_finished_at or is_outdated(before, source))
+
+
+def _text_of(record: RunRecord) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def predicted_splits(spec: RunSpec) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class TrialRow(_Stored):
 
 
 class Promotion(_Stored):
-    """A trial that became the model's recipe, and the runs that say what it is worth."""
+    """A trial whose recipe was trained again on fresh seeds beside the baseline, to become the model's."""
 
     trial: int
     value: float
@@ -143,6 +143,8 @@ class Promotion(_Stored):
     """Ids of runs with the new recipe on fresh seeds, under the study's budget."""
     baseline_runs: list[str]
     """Likewise with the old one."""
+    is_recipe: bool | None = None
+    """Whether its recipe was written; None: from before this was recorded."""
 
 
 class StudyRecord(_Stored):

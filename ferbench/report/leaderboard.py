@@ -12,7 +12,7 @@ from ferbench.data.protocol import PROTOCOLS
 from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
-from ferbench.records.store import Store
+from ferbench.records.store import Store, is_outdated
 from ferbench.report.entries import Entry, entry_of_ensemble, entry_of_runs, slug_of
 from ferbench.report.variants import by_recipe, differing_fields, digest
 
@@ -25,7 +25,7 @@ DATA_TITLES = {"fer2013": "FER2013", "synthetic": "Synthetic faces"}
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended in a reason instead of scores."""
+    """A run that ended in a reason instead of scores, or whose scores are no longer those of what it started from."""
 
     id: str
     model: str
@@ -128,16 +128,17 @@ def track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
 def _track(
     data: DataKey, budget: Budget, name: str, is_alone: bool, records: list[RunRecord], ensembles: list[EnsembleRecord]
 ) -> Track:
-    done = [r for r in records if r.status == "ok"]
+    by_id = {r.id: r for r in records}
+    outdated = {r.id for r in records if is_outdated(r, lambda spec: by_id.get(spec.source.id))}
+    done = [r for r in records if r.status == "ok" and r.id not in outdated]
     groups = by_recipe(done, lambda r: r.spec.recipe)
     variants = differing_fields({key: runs[0].spec.recipe for key, runs in groups.items()})
-    by_id = {r.id: r for r in done}
     entries = [
         entry_of_runs(key, [r for r in runs if r.spec.tta == tta], variants[key])
         for key, runs in groups.items()
         for tta in dict.fromkeys(r.spec.tta for r in runs)
     ]
-    entries += [entry_of_ensemble(e, by_id) for e in ensembles]
+    entries += [entry_of_ensemble(e, {r.id: r for r in done}) for e in ensembles]
     scored: list[RunRecord | EnsembleRecord] = [*done, *ensembles]
     splits = scored[0].scores if scored else {}
     return Track(
@@ -151,7 +152,11 @@ def _track(
             replace(e, rank=0 if data.protocol == "oracle" else rank)
             for rank, e in enumerate(sorted(_told_apart(entries), key=_merit), 1)
         ),
-        failures=tuple(_failure(r) for r in sorted(records, key=lambda r: r.id) if r.status == "failed"),
+        failures=tuple(
+            _failure(r, r.id in outdated)
+            for r in sorted(records, key=lambda r: r.id)
+            if r.status == "failed" or r.id in outdated
+        ),
     )
 
 
@@ -183,9 +188,11 @@ def _called(entry: Entry, word: str) -> Entry:
     return replace(entry, variant=", ".join(filter(None, (entry.variant, word))), slug=slug)
 
 
-def _failure(record: RunRecord) -> Failure:
+def _failure(record: RunRecord, is_outdated: bool) -> Failure:
     recipe = record.spec.recipe
-    return Failure(record.id, recipe.model.name, recipe.imbalance.strategy, record.spec.seed, record.reason or "")
+    reason = "what it started from has been done again since: its command does it again" if is_outdated else ""
+    reason = record.reason or reason
+    return Failure(record.id, recipe.model.name, recipe.imbalance.strategy, record.spec.seed, reason)
 
 
 def _merit(entry: Entry) -> tuple[Any, ...]:

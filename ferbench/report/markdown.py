@@ -77,7 +77,7 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
         yield from _images(whole, "reliability")
         yield from _images(whole, "confusion")
     if track.failures:
-        yield "### Failed runs\n"
+        yield "### Failed and outdated runs\n"
         yield from _more(whole.failures, "runs", "`runs/`")
         yield f"{failure_table(track)}\n"
     shown = {i for e in track.entries for i in e.runs} | {f.id for f in track.failures}

@@ -106,13 +106,14 @@ class Ledger:
 
     @property
     def promotion(self) -> Promotion | None:
-        """The last one."""
+        """The last one that was written, or else tried."""
         text = self.study.user_attrs.get(_PROMOTION)
         return None if text is None else Promotion.model_validate_json(text)
 
     def note_promotion(self, promotion: Promotion) -> None:
-        """Remember that a trial became the model's recipe."""
-        self.study.set_user_attr(_PROMOTION, promotion.model_dump_json())
+        """Remember that a trial was trained again; one that became the model's recipe is only forgotten for another."""
+        if promotion.is_recipe or self.promotion is None or not self.promotion.is_recipe:
+            self.study.set_user_attr(_PROMOTION, promotion.model_dump_json())
 
     def trials(self) -> list[FrozenTrial]:
         """The last attempt of each trial, by the trial's number."""

@@ -11,7 +11,7 @@ from ferbench import models
 from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
-from ferbench.plan import check_overrides, choose_budget, choose_data
+from ferbench.plan import check_overrides, choose_budget, choose_data, wanted_words
 from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
@@ -123,7 +123,7 @@ def plan_studies(
     Raises:
         InputError: anything is unknown, does not fit, or cannot be reached, or the study was another one.
     """
-    sources = list(dict.fromkeys(s for word in models_wanted.split(",") for s in _sources(word.strip())))
+    sources = list(dict.fromkeys(s for word in wanted_words(models_wanted) for s in _sources(word)))
     if protocol == "oracle":
         raise InputError("--protocol oracle: a study must not choose on test")
     if workers < 1:

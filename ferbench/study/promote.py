@@ -36,12 +36,14 @@ def trial_to_promote(record: StudyRecord, number: int | None) -> TrialRow:
     """The study's best trial, or the one of that number.
 
     Raises:
-        InputError: it did not complete.
+        InputError: it did not complete, or is the baseline.
     """
     trial = record.best if number is None else record.trial(number)
     if trial is None or trial.state != "complete":
         what = "no trial completed" if number is None else f"trial {number} is {trial.state if trial else 'not there'}"
         raise InputError(f"study {record.name}: {what}")
+    if trial.number == 0:
+        raise InputError(f"study {record.name}: {'its best, ' if number is None else ''}trial 0, is the baseline")
     return trial
 
 

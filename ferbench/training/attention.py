@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy.typing as npt
 import torch
@@ -26,16 +27,17 @@ class AttentionConsistency:
         head: name of the classifier.
         weights: [K].
         factor: of the whole, against the loss that it is added to.
+        size: side of the images, for a network that takes no other.
 
     Raises:
         InputError: nothing in the network is such a map.
     """
 
-    def __init__(self, network: nn.Module, head: str, weights: npt.NDArray, factor: float) -> None:
+    def __init__(self, network: nn.Module, head: str, weights: npt.NDArray, factor: float, size: int = 0) -> None:
         _, self._linear = last_linear(network, head)
         self._weights, self._factor = OnDevice(weights), factor
         self._maps: Tensor | None = None
-        _last_map(network, self._linear.in_features).register_forward_hook(self._note)
+        _last_map(network, self._linear.in_features, size).register_forward_hook(self._note)
 
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._maps = output
@@ -57,7 +59,7 @@ class AttentionConsistency:
         return torch.einsum("nfhw,kf->nkhw", self._maps.float(), self._linear.weight.float())
 
 
-def _last_map(network: nn.Module, channels: int) -> nn.Module:
+def _last_map(network: nn.Module, channels: int, size: int) -> nn.Module:
     """The last module to give a map with as many channels as the classifier has features."""
     found: list[nn.Module] = []
     hooks = [
@@ -76,8 +78,11 @@ def _last_map(network: nn.Module, channels: int) -> nn.Module:
     ]
     was_training, parameter = network.training, next(network.parameters())
     network.eval()
-    with torch.no_grad():
-        network(torch.zeros(2, 1, _PROBE_SIDE, _PROBE_SIDE, device=parameter.device, dtype=parameter.dtype))
+    # a small image may leave a map of one pixel; a network made for one size refuses the other
+    for side in (_PROBE_SIDE, size):
+        with torch.no_grad(), suppress(AssertionError, RuntimeError, ValueError):
+            network(torch.zeros(2, 1, side, side, device=parameter.device, dtype=parameter.dtype))
+            break
     network.train(was_training)
     for hook in hooks:
         hook.remove()

@@ -74,7 +74,7 @@ class Trainer:
         self.plateau = Plateau(recipe.schedule)
         self.mixing = treatment.mixing(arithmetic.device)
         self.treatment.watch(network.get_submodule(head))
-        self.consistency = treatment.consistency(network, head)
+        self.consistency = treatment.consistency(network, head, recipe.model.input_size)
         # CUDA graphs are `replay`'s
         self._forward = torch.compile(network, dynamic=False) if recipe.training.compile else network
         self.history: list[Epoch] = []
@@ -97,7 +97,9 @@ class Trainer:
         """Whether the epochs are used up, or patience is."""
         done, patience = len(self.history), self.recipe.training.patience
         best = self.rival.epoch or self.best.epoch
-        return done >= self.epochs or bool(patience and best and done - best >= patience)
+        # before the backbone has learned, nothing says that it will not
+        waited = done - max(best, self.freeze_epochs)
+        return done >= self.epochs or bool(patience and best and waited >= patience)
 
     def _start_stage(self) -> None:
         """A fresh optimizer over what learns in the stage that begins: head alone, or all."""
@@ -161,7 +163,7 @@ class Trainer:
         """Side of this epoch's training images."""
         final, start, grown = self.recipe.model.input_size, self.recipe.training.start_size, self._grown()
         # multiples of 4 keep the maps of two poolings whole
-        return final if grown == 1 or not start else int((start + grown * (final - start)) / 4) * 4
+        return final if grown == 1 or not 0 < start < final else int((start + grown * (final - start)) / 4) * 4
 
     def _augment(self) -> AugmentRecipe:
         """The epoch's augmentation, weaker while the images grow."""
@@ -231,8 +233,9 @@ class Trainer:
     def _take_note(self, row: Epoch, rival: float | None) -> None:
         self.history.append(row)
         score = row.val_accuracy if self.recipe.training.select == "accuracy" else row.val_macro_f1
-        # what steers the training is never test
-        self.plateau.update(score if rival is None else rival)
+        if row.epoch > self.freeze_epochs:
+            # what steers the training is never test
+            self.plateau.update(score if rival is None else rival)
         # weights that have only seen smaller images, or a part of the strategy, are not what the recipe asks for
         if row.input_size == self.recipe.model.input_size and self.treatment.has_started(row.epoch, self.epochs):
             self.best.offer(row.epoch, score, self.evaluated)

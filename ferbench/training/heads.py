@@ -52,7 +52,7 @@ def last_linear(network: nn.Module, head: str) -> tuple[str, nn.Linear]:
     Raises:
         InputError: there is none.
     """
-    modules = ((name, module) for name, module in network.named_modules() if name.startswith(head))
+    modules = ((n, module) for n, module in network.named_modules() if n == head or n.startswith(f"{head}."))
     layers = [(name, module) for name, module in modules if isinstance(module, nn.Linear)]
     if not layers:
         raise InputError(f"a strategy needs a linear classifier; {head!r} of this network has none")

@@ -100,12 +100,12 @@ class Treatment:
 
             classifier.register_forward_pre_hook(note)
 
-    def consistency(self, network: nn.Module, head: str) -> AttentionConsistency | None:
-        """What is added to the loss for how a network looks at images."""
+    def consistency(self, network: nn.Module, head: str, size: int = 0) -> AttentionConsistency | None:
+        """What is added to the loss for how a network looks at images of that side."""
         weigh = self._strategy.consistency
         if weigh is None:
             return None
-        return AttentionConsistency(network, head, weigh(self._counts, self._params), self._params["weight"])
+        return AttentionConsistency(network, head, weigh(self._counts, self._params), self._params["weight"], size)
 
     def mixing(self, device: torch.device) -> Remix | Pasting | None:
         """How images are mixed with an eye on their classes."""

@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 import torch
 
-from ferbench.bench import accuracy, growth, inference, parts, training
+from ferbench import bench
+from ferbench.bench import accuracy, growth, inference, parts, run_suite, training
 from ferbench.bench.accuracy import measure_time_to_accuracy
 from ferbench.bench.growth import measure_growth
 from ferbench.bench.inference import Task, measure_inference
@@ -140,6 +141,19 @@ def test_time_to_accuracy_counts_from_the_start_of_the_process(target, note, epo
     assert len(row.samples["s"]) == len(row.samples["val accuracy"]) == epochs
     assert before < row.samples["s"][0] <= accuracy.process_age()
     assert not (tmp_path / "r").exists(), "a benchmark leaves no run"
+
+
+def test_target_is_reached_at_the_whole_size_and_later_runs_do_not_count_earlier_ones(faces, tmp_path, monkeypatch):
+    overrides = {"model.input_size": 32, "training.epochs": 3, "training.start_size": 16, "training.growth": 1.0}
+    words = {"models": "plain_cnn", "overrides": overrides, "seeds": (0, 1), "target": 0.0, "rounds": 1, "seconds": 1.0}
+    suite = run_suite("accuracy", **words, source=faces, results=tmp_path / "r", device="cpu")
+    # by a clock that only these runs' epochs and beginnings look at: the process is 100 s old when the first begins
+    ages = iter([100.0, 100.0, 101.0, 102.0, 103.0, 110.0, 111.0, 112.0, 113.0])
+    for module in (accuracy, bench):
+        monkeypatch.setattr(module, "process_age", lambda: next(ages))
+    rows = [record.rows[0] for record, _ in suite]
+    assert [r.note for r in rows] == ["reached", "reached"]
+    assert [r.samples["s"] for r in rows] == [[101.0, 102.0, 103.0]] * 2
 
 
 def test_command_stores_what_it_measured(ferbench, tmp_path):

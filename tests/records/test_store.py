@@ -4,15 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ferbench.errors import InputError
-from ferbench.recipe import RunSpec
+from ferbench.recipe import ImbalanceRecipe, RunSpec
 from ferbench.records.record import RunRecord, failed_record
-from ferbench.records.store import Store, read_record
+from ferbench.records.store import Store, read_record, weights_digest
 
 
 @pytest.fixture
@@ -148,15 +150,66 @@ def test_done_needs_the_record_and_both_predictions(store, spec, done):
     assert store.is_done(spec)
 
 
-def test_the_record_comes_last(store, spec, finished, predictions, monkeypatch):
-    def fail(record: RunRecord) -> None:
-        raise OSError("no space left on device")
+def test_the_record_comes_last(store, spec, done, predictions, monkeypatch):
+    """Also where an older run is replaced, whose record must not stand beside the new one's predictions."""
+    put = Path.replace
 
-    monkeypatch.setattr(store, "write_record", fail)
-    with pytest.raises(OSError, match="no space"):
-        store.write_run(finished(spec), predictions)
-    assert sorted(p.name for p in store.folder(spec).iterdir()) == ["test.npz", "val.npz"]
+    def fail(path: Path, target: Path) -> Path:
+        if target.name == "record.json":
+            raise OSError("power failure")
+        return put(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="power failure"):
+        store.write_run(done, predictions, b"weights")
+    assert sorted(p.name for p in store.folder(spec).iterdir()) == ["test.npz", "val.npz", "weights.safetensors"]
     assert not store.is_done(spec) and not store.has_record(spec)
+
+
+def test_full_disk_leaves_the_older_run(store, spec, done, predictions, monkeypatch):
+    before = {p.name: p.read_bytes() for p in store.folder(spec).iterdir()}
+    full = replace(predictions[1])
+    monkeypatch.setattr(type(full), "to_bytes", lambda p: b"x" if p is not full else Path("/nowhere").read_bytes())
+    with pytest.raises(OSError):
+        store.write_run(done.model_copy(update={"notes": ["new"]}), [predictions[0], full])
+    assert {p.name: p.read_bytes() for p in store.folder(spec).iterdir()} == before
+    assert store.is_done(spec)
+
+
+def test_what_was_made_of_a_run_is_done_until_that_is_done_again(store, spec, finished, predictions):
+    """To the last: views of a classifier on the frozen backbone of a run."""
+    recipe = spec.recipe.model_copy(update={"imbalance": ImbalanceRecipe(strategy="crt", params={})})
+    classifier = spec.model_copy(update={"recipe": recipe})
+    views = classifier.model_copy(update={"tta": "flip"})
+    first, again = (finished(classifier.source).model_copy(update={"finished_at": f"2026-01-0{i}"}) for i in (1, 2))
+    made = finished(classifier).model_copy(
+        update={"finished_at": "2026-01-03", "source_finished_at": first.finished_at}
+    )
+    seen = finished(views).model_copy(update={"source_finished_at": made.finished_at})
+    for record in (first, made, seen):
+        store.write_run(record, predictions)
+    assert store.is_done(classifier) and store.is_done(views)
+    store.write_run(again, predictions)
+    assert store.is_done(classifier.source) and not store.is_done(classifier) and not store.is_done(views)
+    # without a record of the run, as where one folder alone was sent, nothing says that it is old
+    (store.folder(classifier.source) / "record.json").unlink()
+    assert store.is_done(views)
+
+
+def test_done_from_a_weights_file_until_it_has_another_content(store, spec, finished, predictions, tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"first")
+    model = spec.recipe.model.model_copy(update={"init": str(file)})
+    begun = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"model": model})})
+    record = finished(begun).model_copy(update={"init_digest": weights_digest(str(file))})
+    store.write_run(record, predictions)
+    assert store.is_done(begun)
+    file.write_bytes(b"second")
+    assert not store.is_done(begun)
+    # of a record from before this was kept, or without the file, nothing can be said
+    store.write_record(record.model_copy(update={"init_digest": None}))
+    assert store.is_done(begun)
+    assert weights_digest("scratch") is None and weights_digest(str(tmp_path / "gone")) is None
 
 
 def test_failed_run_has_a_record_but_is_not_done(store, spec, environment, finished, predictions):

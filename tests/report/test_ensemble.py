@@ -76,6 +76,17 @@ def test_ensemble_is_stored_ranked_and_rescored(store):
     assert make_ensemble(store, command).id == record.id
 
 
+def test_what_is_made_of_a_candidate_is_none(store):
+    """Views of all runs: beside the runs they count nothing, by themselves they are candidates."""
+    runs = [r for r in store.records() if r.spec.recipe.model.name == "resnet18"]
+    for run in runs:
+        spec = run.spec.model_copy(update={"tta": "flip"})
+        splits = [store.predictions(run.spec, split) for split in ("val", "test")]
+        store.write_run(run.model_copy(update={"id": spec.id, "spec": spec}), splits)
+    assert set(make_ensemble(store, "resnet18-*").candidates) == {r.id for r in runs}
+    assert all("-flip-" in i for i in make_ensemble(store, "resnet18-*-flip-*").candidates)
+
+
 def entry_of(store) -> Entry:
     return next(e for e in build(store.records(), store.ensembles()).tracks[0].entries if e.model == "ensemble")
 

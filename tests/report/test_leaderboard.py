@@ -185,6 +185,23 @@ def test_failed_runs_are_listed_and_not_ranked(records, make_failure):
     assert failure.reason == "out of memory"
 
 
+def test_what_was_made_of_a_run_that_was_done_again_is_not_ranked(make_run):
+    """Views of a classifier on the frozen backbone of a run."""
+    base = make_run("resnet18", 0)[0].model_copy(update={"finished_at": "1"})
+    classifier = make_run("resnet18", 0, strategy="crt")[0].model_copy(
+        update={"finished_at": "2", "source_finished_at": "1"}
+    )
+    spec = classifier.spec.model_copy(update={"tta": "flip"})
+    views = classifier.model_copy(update={"id": spec.id, "spec": spec, "finished_at": "3", "source_finished_at": "2"})
+    assert classifier.spec.source.id == base.id and spec.source.id == classifier.id
+    (track,) = build([base, classifier, views]).tracks
+    assert len(track.entries) == 3 and track.failures == ()
+    (track,) = build([base.model_copy(update={"finished_at": "9"}), classifier, views]).tracks
+    assert [e.strategy for e in track.entries] == ["none"]
+    assert {f.id for f in track.failures} == {classifier.id, views.id}
+    assert all("has been done again since" in f.reason for f in track.failures)
+
+
 def test_track_of_failures_only(make_failure):
     (track,) = build([make_failure("no weights")]).tracks
     assert (track.entries, track.n_test, track.classes) == ((), 0, [])

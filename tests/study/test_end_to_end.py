@@ -42,13 +42,15 @@ def test_all_five_spaces(ferbench, faces, tmp_path):
     assert "plain_cnn: best val accuracy" in shown.stdout and "2 complete (limit 2 trials)" in shown.stdout
     assert "optimizer.lr = " in ferbench("tune", "best", "plain_cnn").stdout
     assert "no study 'vgg19'" in ferbench("tune", "status", "vgg19").stderr
-    refused = ferbench("tune", "promote", "plain_cnn", "--data", faces)
+    refused = ferbench("tune", "promote", "plain_cnn", "--data", faces, "--trial", "1")
     # the study was of short trainings, and an installed package's recipes are not to be changed
     assert refused.returncode == 2 and "--out DIR" in refused.stderr
-    again = ferbench("tune", "promote", "plain_cnn", "--data", faces, "--seeds", "0", "--out", "mine")
+    own = ferbench("tune", "promote", "plain_cnn", "--data", faces, "--trial", "0", "--out", "mine")
+    assert own.returncode == 2 and "study plain_cnn: trial 0, is the baseline" in own.stderr
+    again = ferbench("tune", "promote", "plain_cnn", "--data", faces, "--trial", "1", "--seeds", "0", "--out", "mine")
     assert again.returncode == 2 and "seeds other than the study's" in again.stderr
     promoted = ferbench(
-        "tune", "promote", "plain_cnn", "--data", faces, "--trial", "1", "--seeds", "5", "--out", "mine", "--force"
+        "tune", "promote", "plain_cnn", "--data", faces, "--trial", "1", "--seeds", "5,5", "--out", "mine", "--force"
     )
     assert promoted.returncode == 0, promoted.stderr
     table = tomllib.loads((tmp_path / "mine" / "plain_cnn.toml").read_text())
@@ -62,7 +64,7 @@ def test_all_five_spaces(ferbench, faces, tmp_path):
     assert [runs[i].spec.seed for i in promotion["runs"]] == [5]
     assert [runs[i].spec.recipe for i in promotion["runs"]] == [recipe]
     assert [runs[i].spec.recipe for i in promotion["baseline_runs"]] == [records["plain_cnn"].spec.baseline]
-    assert promotion["value"] == trial.values[0]
+    assert promotion["value"] == trial.values[0] and promotion["is_recipe"] is True
     # the report tells it
     assert ferbench("report").returncode == 0
     text = (tmp_path / "results" / "README.md").read_text()

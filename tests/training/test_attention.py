@@ -57,6 +57,21 @@ def test_every_model_has_such_maps(name):
     assert value.isfinite() and value > 0
 
 
+def test_network_for_one_size_of_images():
+    class Picky(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[-1] == 48, "Input height doesn't match model"
+            return super().forward(images)
+
+    network = Picky(nn.Conv2d(1, 8, 3, stride=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+    consistency = AttentionConsistency(network, "3", np.ones(7), 1.0, size=48)
+    images = torch.rand(2, 1, 48, 48)
+    network(images)
+    assert consistency(network, images, CPU) > 0
+    with pytest.raises(InputError, match="strategy mek needs a network that pools a map"):
+        AttentionConsistency(network, "3", np.ones(7), 1.0, size=32)
+
+
 def test_network_without_maps():
     with pytest.raises(InputError, match="strategy mek needs a network that pools a map"):
         AttentionConsistency(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 7)), "1", np.ones(7), 1.0)

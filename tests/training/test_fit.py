@@ -214,6 +214,11 @@ def test_sizes_are_multiples_of_four_and_the_last_is_the_whole(make_bench, train
     assert [inputs.shape[-1] for inputs, _ in seen] == [16, 16, 20, 20, 28]
 
 
+def test_images_that_begin_no_smaller_do_not_shrink(make_bench, train):
+    history = train(make_bench({"training.start_size": 64}, n=16), 2).trainer.history
+    assert [row.input_size for row in history] == [16, 16]
+
+
 def test_rate_ends_where_the_schedule_does(make_bench, train):
     overrides = {"schedule.warmup": 0.25, "schedule.start": 0.1, "schedule.final": 0.01, "optimizer.lr": 0.02}
     history = train(make_bench(overrides), validate=scripted([(0, 0)] * 4)).trainer.history
@@ -288,6 +293,17 @@ def test_patience_ends_the_training(patience, epochs, make_bench, nobody, tmp_pa
     writing = Store(tmp_path).writing
     fitted = fit(bench.trainer, scripted(scores), Checkpoint(tmp_path / "c", "k", writing), nobody)
     assert len(fitted.history) == epochs
+
+
+def test_the_frozen_stage_uses_up_no_patience_and_drops_no_rate(make_bench, nobody, tmp_path):
+    """Best in its first epoch, three frozen ones, then two with all that learns: patience ends it, and not sooner."""
+    overrides = {"training.patience": 2, "training.epochs": 8, "training.freeze_epochs": 3, "schedule.warmup": 0.0}
+    overrides |= {"schedule.name": "plateau", "schedule.plateau_patience": 2, "schedule.plateau_factor": 0.5}
+    bench = make_bench(overrides, n=16)
+    scores = [(0.9, 0), *[(0.5, 0)] * 7]
+    fitted = fit(bench.trainer, scripted(scores), Checkpoint(tmp_path / "c", "k", Store(tmp_path).writing), nobody)
+    assert len(fitted.history) == 5 and fitted.best_epoch == 1
+    assert [row.lr for row in fitted.history[3:]] == pytest.approx([0.03, 0.03])
 
 
 def test_the_weight_average_is_evaluated_and_kept(make_bench, train):

@@ -8,7 +8,7 @@ from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.models import MAIN_MODELS, MODELS, head_name
 from ferbench.runner import build_network
-from ferbench.training.heads import NormalisedLinear, ScaledLinear, replace_head
+from ferbench.training.heads import NormalisedLinear, ScaledLinear, last_linear, replace_head
 
 
 def test_logits_are_cosines_times_the_scale():
@@ -38,6 +38,13 @@ def test_factors_of_one_change_nothing_and_weights_do_not_learn():
     # the biases stay
     expected = torch.stack([2 * (linear(inputs)[:, 0] - linear.bias[0]) + linear.bias[0], linear.bias[1].expand(4)], 1)
     torch.testing.assert_close(head(inputs), expected)
+
+
+def test_the_classifier_is_not_another_module_whose_name_begins_likewise():
+    network = nn.Module()
+    network.head, network.head_dist = nn.Linear(4, 7), nn.Linear(4, 7)
+    name, linear = last_linear(network, "head")
+    assert name == "head" and linear is network.head
 
 
 def test_network_without_a_linear_classifier():
