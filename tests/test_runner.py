@@ -233,7 +233,7 @@ def test_views_of_a_run_whose_weights_are_gone(run, drawn, tmp_path):
     _, spec, record = run
     elsewhere = Store(tmp_path)
     flipped = spec.model_copy(update={"tta": "ten-crop"})
-    with pytest.raises(InputError, match=f"{spec.id}: its weights are not here .* train it again with --redo"):
+    with pytest.raises(InputError, match=f"{spec.id}: its weights are not here .* --imbalance none --redo trains it again"):
         run_again(flipped, drawn, elsewhere, "cpu", Nobody())
     elsewhere.write_run(record, [])
     with pytest.raises(InputError, match="its weights are not here"):
