@@ -62,7 +62,7 @@ def run_again(
     check_dataset(spec, dataset)
     source = spec.source
     if not store.is_done(source):
-        raise InputError(f"{source.id}: has not ended well, and this run starts from it")
+        raise InputError(f"{source.id}: is not done here, and this run starts from it")
     if not (store.folder(source) / WEIGHTS).is_file():
         strategy = source.recipe.imbalance.strategy
         raise InputError(

@@ -155,7 +155,7 @@ def test_views_of_a_decoupled_run_use_its_own_weights(store, drawn):
 @pytest.mark.parametrize("strategy", DECOUPLED)
 def test_without_the_run_that_they_start_from(strategy, drawn, tmp_path):
     spec = spec_of(drawn, strategy)
-    with pytest.raises(InputError, match=f"{spec.source.id}: has not ended well"):
+    with pytest.raises(InputError, match=f"{spec.source.id}: is not done here, and this run starts from it"):
         run_again(spec, drawn, Store(tmp_path), "cpu", Nobody())
 
 

@@ -230,13 +230,14 @@ def test_other_views_of_a_run_are_a_run_of_their_own(run, drawn, monkeypatch):
 
 
 def test_views_of_a_run_whose_weights_are_gone(run, drawn, tmp_path):
-    _, spec, record = run
+    store, spec, record = run
     elsewhere = Store(tmp_path)
     flipped = spec.model_copy(update={"tta": "ten-crop"})
-    with pytest.raises(InputError, match=f"{spec.id}: its weights are not here .* --imbalance none --redo trains it again"):
+    with pytest.raises(InputError, match=f"{spec.id}: is not done here, and this run starts from it"):
         run_again(flipped, drawn, elsewhere, "cpu", Nobody())
-    elsewhere.write_run(record, [])
-    with pytest.raises(InputError, match="its weights are not here"):
+    elsewhere.write_run(record, [store.predictions(spec, split) for split in ("val", "test")])
+    gone = f"{spec.id}: its weights are not here .git leaves them out.: --imbalance none --redo trains it again"
+    with pytest.raises(InputError, match=gone):
         run_again(flipped, drawn, elsewhere, "cpu", Nobody())
 
 
