@@ -236,7 +236,7 @@ def test_views_of_a_run_whose_weights_are_gone(run, drawn, tmp_path):
     with pytest.raises(InputError, match=f"{spec.id}: is not done here, and this run starts from it"):
         run_again(flipped, drawn, elsewhere, "cpu", Nobody())
     elsewhere.write_run(record, [store.predictions(spec, split) for split in ("val", "test")])
-    gone = f"{spec.id}: its weights are not here .git leaves them out.: --imbalance none --redo trains it again"
+    gone = f"{spec.id}: its weights are not here .git leaves them out.: --imbalance sqrt_inverse --redo trains it again"
     with pytest.raises(InputError, match=gone):
         run_again(flipped, drawn, elsewhere, "cpu", Nobody())
 
