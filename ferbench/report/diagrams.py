@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def draw_strategies(track: Track) -> bytes:
     """A PNG of what each imbalance strategy changes for each model, a panel per metric."""
     models = treated(track)
     names = list(models)
-    order = sorted({e.strategy for entries in models.values() for e in entries}, key=lambda s: -_mean_gain(models, s))
+    order = by_gain(models)
     margins = Margins(left=extent(order, 9)[0] + 0.2, bottom=0.3, top=Margins.top + 2 * LABEL, columns=0.15)
     width = max(1.5, extent(names, 9)[0] + 0.15)
     canvas, panels = blank(width * len(names), 0.34 * len(order), len(GAINS), margins=margins)
@@ -80,6 +80,12 @@ def draw_strategies(track: Track) -> bytes:
     return png(canvas)
 
 
+def by_gain(models: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """The strategies of several models' entries, by their mean gain and then by name."""
+    strategies = {e.strategy for entries in models.values() for e in entries}
+    return sorted(strategies, key=lambda s: (-round(_mean_gain(models, s), 12), s))
+
+
 def _heat_map(axes: Axes, values: Array, words: npt.NDArray[Any], colors: str, limits: tuple[float, float]) -> QuadMesh:
     """Coloured cells with words in them, the first row above; one without a word stays paper."""
     # what seaborn's does, without the second that its import takes
@@ -103,7 +109,7 @@ def _middles(names: Sequence[str]) -> list[float]:
     return [i + 0.5 for i in range(len(names))]
 
 
-def _mean_gain(models: dict[str, list[Entry]], strategy: str) -> float:
+def _mean_gain(models: Mapping[str, Sequence[Entry]], strategy: str) -> float:
     return float(
         np.mean([gain(e, "macro_f1") for entries in models.values() for e in entries if e.strategy == strategy])
     )

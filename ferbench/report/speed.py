@@ -132,12 +132,21 @@ def _start(record: BenchRecord) -> Iterator[list[str]]:
 
 
 def _growth(record: BenchRecord) -> Iterator[list[str]]:
-    smallest = record.rows[0]
+    first = _each(record.rows[0])
     for row in record.rows:
-        n, seconds = int(row.name), median(row.samples["s"])
-        each = seconds / n
-        first = median(smallest.samples["s"]) / int(smallest.name)
-        yield [record.subject, f"{n:,}", f"{seconds:.1f}", f"{1000 * each:.3f}", f"{each / first - 1:+.1%}"]
+        seconds, each = median(row.samples["s"]), _each(row)
+        yield [
+            record.subject,
+            f"{int(row.name):,}",
+            f"{seconds:.1f}",
+            f"{1000 * median(each):.3f}",
+            _ratio(each, first),
+        ]
+
+
+def _each(row: BenchRow) -> list[float]:
+    """Seconds an image, by round."""
+    return [s / int(row.name) for s in row.samples["s"]]
 
 
 def _accuracy(record: BenchRecord) -> Iterator[list[str]]:
@@ -207,7 +216,8 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
     "growth": (
         ["model", "images", "s per epoch", "ms per image", "against the smallest"],
         _growth,
-        "Training time of an epoch.",
+        "Training time of an epoch. Against the smallest: median and range of the ratios of the time an image within a "
+        "round.",
     ),
     "accuracy": (
         ["run", "val accuracy", "remark", "s", "epochs", "best val accuracy"],

@@ -10,6 +10,7 @@ from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.resampling import resample
 from ferbench.evaluation.statistics import compare, pooled_spread
 from ferbench.records.store import Store
+from ferbench.report.diagrams import by_gain
 from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import drawings, figures
 from ferbench.report.leaderboard import build
@@ -46,6 +47,15 @@ def store(tmp_path, make_run):
 def track(store):
     (found,) = weigh_all(build(store.records()), store).tracks
     return found
+
+
+def test_strategies_with_the_same_gain_are_in_the_order_of_their_names(tmp_path, make_run):
+    """Sets have another order in every process."""
+    tied, found = ["cmo", "drs", "drw", "focal", "inverse", "ldam", "mek", "remix"], Store(tmp_path / "tied")
+    for strategy in ("none", *reversed(tied)):
+        found.write_run(*with_skill(make_run("resnet18", 0, strategy=strategy), 1.0, 0))
+    (track,) = weigh_all(build(found.records()), found).tracks
+    assert by_gain(treated(track)) == tied
 
 
 def test_gains_are_paired_with_the_same_recipe_without_a_strategy(track, store):
