@@ -262,14 +262,14 @@ def throughput_of(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> 
 
 
 def checkpoint_of(
-    spec: RunSpec, folder: Path, device: torch.device, store: Store, since: str | None = None
+    spec: RunSpec, folder: Path, device: torch.device, store: Store, origin: str | None = None
 ) -> Checkpoint:
     """Where a run's state is kept while it is under way.
 
     Args:
-        since: when the run had ended that it starts from, or what else tells what it starts from.
+        origin: tells what it starts from: when that run had ended, or the hash of a weights file.
     """
-    key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {since}' if since else ''}"
+    key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {origin}' if origin else ''}"
     return Checkpoint(folder / "checkpoint.pt", key, store.writing)
 
 

@@ -50,8 +50,11 @@ def last_linear(network: nn.Module, head: str) -> tuple[str, nn.Linear]:
     """The name of the last linear layer of a network's head, and the layer.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the network has several heads.
     """
+    heads = getattr(network, "pretrained_cfg", {}).get("classifier")
+    if isinstance(heads, tuple | list) and len(heads) > 1:
+        raise InputError(f"a strategy needs a single classifier; this network has {' and '.join(heads)}")
     modules = ((n, module) for n, module in network.named_modules() if n == head or n.startswith(f"{head}."))
     layers = [(name, module) for name, module in modules if isinstance(module, nn.Linear)]
     if not layers:

@@ -45,6 +45,10 @@ def test_the_classifier_is_not_another_module_whose_name_begins_likewise():
     network.head, network.head_dist = nn.Linear(4, 7), nn.Linear(4, 7)
     name, linear = last_linear(network, "head")
     assert name == "head" and linear is network.head
+    # where both are heads, as timm says of networks for distillation
+    network.pretrained_cfg = {"classifier": ("head", "head_dist")}
+    with pytest.raises(InputError, match="a strategy needs a single classifier; this network has head and head_dist"):
+        last_linear(network, "head")
 
 
 def test_network_without_a_linear_classifier():
