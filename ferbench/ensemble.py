@@ -12,7 +12,7 @@ from ferbench.environment import describe_software
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, average, same_images
-from ferbench.recipe import Budget, DataKey, RunSpec
+from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord, Member
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, utc_now
@@ -83,7 +83,7 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
         is_good = run.status == "ok" and not is_outdated(run, lambda spec: records.get(spec.source.id))
         if is_good and fits and any(fnmatchcase(run.id, p) for p in patterns):
             tracks.setdefault((data, budget), []).append(run)
-    tracks = {key: _without_derived(runs) for key, runs in tracks.items()}
+    tracks = {key: _one_of_each_training(runs) for key, runs in tracks.items()}
     enough = {key: runs for key, runs in tracks.items() if len(runs) > 1}
     if not enough:
         found = sum(map(len, tracks.values()))
@@ -91,15 +91,10 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
     return enough[min(enough, key=track_order)]
 
 
-def _without_derived(runs: list[RunRecord]) -> list[RunRecord]:
-    """The runs but for those that are made of another one of them, which would count it twice."""
-    ids = {r.id for r in runs}
-    return [r for r in runs if r.spec.source == r.spec or ids.isdisjoint(_sources(r.spec))]
-
-
-def _sources(spec: RunSpec) -> list[str]:
-    source = spec.source
-    return [] if source == spec else [source.id, *_sources(source)]
+def _one_of_each_training(runs: list[RunRecord]) -> list[RunRecord]:
+    """Of the runs with the same training at the bottom the first that is nearest to it: more would count it twice."""
+    nearest = {r.spec.root.id: r for r in sorted(runs, key=lambda r: (r.spec.distance, r.id), reverse=True)}
+    return [r for r in runs if nearest[r.spec.root.id] is r]
 
 
 def _check_same_images(runs: Sequence[RunRecord], predictions: Sequence[Predictions]) -> None:

@@ -52,7 +52,7 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
         return ValScores(0.0, 0.0, 0.0)
 
     trainer.epochs = 2
-    trainer.freeze_epochs = min(trainer.freeze_epochs, 2)
+    trainer.freeze_epochs = 2 if staged else 0
     for _ in range(2):
         timed = trainer.run_epoch(validate, Nobody())
     images = len(training_subset(dataset.train, spec.budget.fraction))

@@ -160,7 +160,7 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
 
 
 class _Knobs(BaseModel):
-    """What strategies' knobs may be; a knob means the same in all that have it. Meanings: baselines/strategies.toml."""
+    """What knobs may be, whatever the strategy that has them. Meanings: baselines/strategies.toml."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -168,20 +168,20 @@ class _Knobs(BaseModel):
     beta: Below1 | None = None
     clip: NonNegative | None = None
     gamma: NonNegative | None = None
-    head: Fraction | None = None
+    head: Below1 | None = None
     kappa: Annotated[float, Field(ge=1)] | None = None
     lr: Positive | None = None
     max_margin: NonNegative | None = None
     most: NonNegative | None = None
     p: NonNegative | None = None
-    power: NonNegative | None = None
+    power: float | None = None
     q: NonNegative | None = None
     scale: Positive | None = None
     share: Fraction | None = None
     smoothing: Fraction | None = None
     stage: Positive | None = None
     start: Fraction | None = None
-    tail: Fraction | None = None
+    tail: Below1 | None = None
     tau: NonNegative | None = None
     threshold: Fraction | None = None
     weight: NonNegative | None = None

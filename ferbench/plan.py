@@ -48,8 +48,12 @@ class Plan:
         return self.todo(redo=False)
 
     def todo(self, *, redo: bool) -> list[RunSpec]:
-        """The runs to do, in order: those that are missing, and with `redo` those that were asked for."""
-        return [s for s in self.specs if (redo and s.id not in self.needed) or not self.store.is_done(s)]
+        """The runs to do, in order: those that are missing, with `redo` those asked for, and what is made of either."""
+        todo: dict[str, RunSpec] = {}
+        for spec in self.specs:
+            if (redo and spec.id not in self.needed) or spec.source.id in todo or not self.store.is_done(spec):
+                todo[spec.id] = spec
+        return list(todo.values())
 
     def job(self, spec: RunSpec, task: str, redo: bool = False, at_once: int = 1) -> Job:
         """A run as its worker is told."""
@@ -125,7 +129,7 @@ def make_plan(
         changes, said = _without_weights(name, papers[name], init) if name in papers else ({}, ())
         for strategy in strategies:
             recipe = load_recipe(name, strategy=strategy, init=init, overrides={**changes, **(overrides or {})})
-            _check_model(recipe.model)
+            check_model(recipe.model)
             if not allow_double_correction:
                 check_corrections(strategy_of(recipe.imbalance.strategy))
             new = _with_views([RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds], kinds)
@@ -135,9 +139,14 @@ def make_plan(
     if kinds != ["none"] and all(s.is_posthoc for s in specs):
         raise InputError(f"--tta {tta}: post-hoc strategies have no other views (--imbalance none,...)")
     # what is trained comes first, so that what is done with it does not hold up training
-    unique = {s.id: s for s in sorted([*specs, *sources], key=_distance)}
+    unique = {s.id: s for s in sorted([*specs, *sources], key=lambda s: s.distance)}
     needed = frozenset(unique) - {s.id for s in specs}
-    return Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes, needed)
+    plan = Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes, needed)
+    for spec in plan.missing():
+        # what was trained from a file needs it no more
+        if spec.source == spec:
+            check_init(spec.recipe.model)
+    return plan
 
 
 def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:
@@ -166,8 +175,8 @@ def wanted_words(models_wanted: str) -> list[str]:
     return words
 
 
-def _check_model(recipe: ModelRecipe) -> None:
-    """Refuse what a worker would fail at: a network that is not there, and no file of weights.
+def check_model(recipe: ModelRecipe) -> None:
+    """Refuse a network that is not there, or has not what the recipe asks of it.
 
     Raises:
         InputError: it is such.
@@ -176,13 +185,18 @@ def _check_model(recipe: ModelRecipe) -> None:
         from ferbench.models.timm_models import check_name
 
         check_name(recipe.name)
+
+
+def check_init(recipe: ModelRecipe) -> None:
+    """Refuse weights that are in no file.
+
+    Raises:
+        InputError: they are not.
+    """
     if recipe.init not in ("scratch", "imagenet") and not Path(recipe.init).is_file():
-        raise InputError(f"--init {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)")
-
-
-def _distance(spec: RunSpec) -> int:
-    """How many runs must be done before this one."""
-    return 0 if spec.source == spec else 1 + _distance(spec.source)
+        raise InputError(
+            f"model.init = {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)"
+        )
 
 
 def choose_data(source: str | Path | None, labels: str | None, protocol: str | None) -> tuple[str, Dataset, DataKey]:

@@ -291,6 +291,11 @@ class RunSpec(_Table):
         """The training at the bottom of it all: the last of its sources."""
         return self if self.source == self else self.source.root
 
+    @property
+    def distance(self) -> int:
+        """How many runs must be done before this one."""
+        return 0 if self.source == self else 1 + self.source.distance
+
     def _without_strategy(self) -> RunSpec:
         recipe = self.recipe.model_copy(update={"imbalance": NO_STRATEGY})
         return self.model_copy(update={"tta": "none", "recipe": recipe})

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from ferbench.recipe import Recipe, RunSpec
 
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 """Raised whenever older checkpoints cannot be gone on from."""
 
 
@@ -183,7 +183,7 @@ def run_one(
     environment = Environment(**describe(device))
     since = None if after is None else after.finished_at
     init = weights_digest(spec.recipe.model.init)
-    checkpoint = checkpoint_of(spec, store.folder(spec), device, store, since or init)
+    checkpoint = checkpoint_of(spec, store.folder(spec), device, store, since)
     choice = chosen_arithmetic(spec, dataset, device, checkpoint)
     if device.type == "cuda":
         # the probe's candidates need more than the run, whose peak is recorded
@@ -262,13 +262,14 @@ def throughput_of(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> 
 
 
 def checkpoint_of(
-    spec: RunSpec, folder: Path, device: torch.device, store: Store, origin: str | None = None
+    spec: RunSpec, folder: Path, device: torch.device, store: Store, since: str | None = None
 ) -> Checkpoint:
     """Where a run's state is kept while it is under way.
 
     Args:
-        origin: tells what it starts from: when that run had ended, or the hash of a weights file.
+        since: when the run had ended that it starts from, if there is one.
     """
+    origin = since or weights_digest(spec.recipe.model.init)
     key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {origin}' if origin else ''}"
     return Checkpoint(folder / "checkpoint.pt", key, store.writing)
 

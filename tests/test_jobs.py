@@ -108,7 +108,7 @@ def test_the_same_run_asked_for_twice_is_one(faces):
         ({"budget": "quik"}, ["did you mean quick"]),
         ({"imbalance": "focl"}, ["focl", "focal"]),
         ({"overrides": {"model.stem_stride": 2}}, ["plain_cnn", "stem_stride = 2"]),
-        ({"init": "imagnet"}, ["--init imagnet: no such file"]),
+        ({"init": "imagnet"}, ["model.init = imagnet: no such file"]),
         ({"imbalance": "posthoc_class_bias", "tta": "flip"}, ["--tta flip: post-hoc strategies have no other views"]),
     ],
 )

@@ -145,7 +145,7 @@ def test_every_knob_is_used_and_no_other(name):
     treatment.image_weights(9, 10)
     treatment.mixing(torch.device("cpu"))
     network = build_network(load_recipe("plain_cnn", strategy=name), 3)
-    treatment.consistency(network, "head")
+    treatment.consistency(network, "head", 48)
     if STRATEGIES[name].head == "normalised":
         params["scale"]  # of the classifier's logits
     if STRATEGIES[name].decoupled:
@@ -299,10 +299,10 @@ def test_one_fault_does_not_hide_behind_another_override():
     ("strategy", "knob", "value"),
     [
         ("crt", "lr", -1.0),
-        ("inverse", "clip", -1),
+        ("inverse", "clip", -1.0),
         ("focal", "gamma", -2.0),
         ("remix", "kappa", 0.0),
-        ("drw", "start", 7),
+        ("drw", "start", 7.0),
     ],
 )
 def test_a_knob_has_its_range(strategy, knob, value):

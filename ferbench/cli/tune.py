@@ -276,6 +276,8 @@ def promote(
     except KeyboardInterrupt:
         raise Interrupted(130) from None
     stays = verdict.winner <= verdict.baseline and not force
+    recipe = promotion.recipe_of(record, chosen)
+    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
     ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
     write_study(store, name, ledger)
     write_files(store, name)
@@ -283,10 +285,7 @@ def promote(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "
         f"baseline {verdict.baseline:.4f}"
     )
-    if stays:
-        print("the baseline stays: it is as good on val (--force promotes the trial all the same)")
-        return
-    print(promotion.write_recipe(store, folder, record, verdict.promotion, promotion.recipe_of(record, chosen)))
+    print(path or "the baseline stays: it is as good on val (--force promotes the trial all the same)")
 
 
 def _one(found: dict[str, Any], wanted: str) -> tuple[str, Any]:

@@ -78,7 +78,7 @@ def compare(a: Draws, b: Draws, metric: str, pooled: Pooled | None = None) -> Co
     from scipy.stats import t
 
     shared = [t for t in a.trainings if t in b.trainings]
-    if shared:
+    if shared and a.trainings != b.trainings:
         a, b = a.of(shared), b.of(shared)
     difference = a.means[metric] - b.means[metric]
     differences = a.on_images[metric].mean(0) - b.on_images[metric].mean(0)

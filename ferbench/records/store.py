@@ -164,6 +164,7 @@ class Store:
                 file = files.enter_context(self.writing(folder / name))
                 file.write(content)
                 file.flush()
+                os.fsync(file.fileno())
             (folder / "record.json").unlink(missing_ok=True)
 
     def write_record(self, record: RunRecord) -> None:
@@ -223,10 +224,11 @@ def is_outdated(record: RunRecord, source: Callable[[RunSpec], RunRecord | None]
     Args:
         source: the record of what a run starts from; None: there is none.
     """
-    if record.source_finished_at is None:
+    if record.spec.source is record.spec:
         return False
-    before = source(record.spec)
-    return before is not None and (before.finished_at != record.source_finished_at or is_outdated(before, source))
+    before, since = source(record.spec), record.source_finished_at
+    # of records from before that was noted only what they start from can be asked
+    return before is not None and (since not in (None, before.finished_at) or is_outdated(before, source))
 
 
 def _text_of(record: RunRecord) -> bytes:

@@ -47,7 +47,7 @@ class Duel:
     metric: str
     result: Comparison
     several: int
-    """Trainings of the track with several seeds, which say how seeds vary; none is asked where the seeds are paired."""
+    """Entries of the track with several seeds, which say how seeds vary; none is asked where the seeds are paired."""
     classes: list[ClassDifference]
     """The most different recall first."""
 
@@ -91,8 +91,11 @@ class Duel:
         if any(len(e.seeds) == 1 and e.model != ENSEMBLE for e in self.entries):
             lines.append("One seed is one draw: its own interval is of the images alone.")
         if self.several:
-            whose = f"the {self.several} trainings" if self.several > 1 else "the one training"
-            lines.append(f"In the difference seeds are taken to vary as in {whose} of this table with several seeds.")
+            whose = f"the {self.several} entries" if self.several > 1 else "the one entry"
+            lines.append(
+                f"In the difference seeds are taken to vary as in {whose} of this table with several seeds, or as an "
+                "entry's own do where that is more."
+            )
         return lines
 
     def _by_class(self) -> list[str]:

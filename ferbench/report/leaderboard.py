@@ -13,7 +13,7 @@ from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store, is_outdated
-from ferbench.report.entries import Entry, entry_of_ensemble, entry_of_runs, slug_of
+from ferbench.report.entries import ENSEMBLE, Entry, entry_of_ensemble, entry_of_runs, slug_of
 from ferbench.report.variants import by_recipe, differing_fields, digest
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Failure:
     strategy: str
     seed: int
     reason: str
+    is_outdated: bool
+    """Whether it did not fail, but what it started from has been done again since."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
 def _track(
     data: DataKey, budget: Budget, name: str, is_alone: bool, records: list[RunRecord], ensembles: list[EnsembleRecord]
 ) -> Track:
-    by_id = {r.id: r for r in records}
+    by_id = {r.id: r for r in records if r.status == "ok"}
     outdated = {r.id for r in records if is_outdated(r, lambda spec: by_id.get(spec.source.id))}
     done = [r for r in records if r.status == "ok" and r.id not in outdated]
     groups = by_recipe(done, lambda r: r.spec.recipe)
@@ -138,8 +140,10 @@ def _track(
         for key, runs in groups.items()
         for tta in dict.fromkeys(r.spec.tta for r in runs)
     ]
-    entries += [entry_of_ensemble(e, {r.id: r for r in done}) for e in ensembles]
-    scored: list[RunRecord | EnsembleRecord] = [*done, *ensembles]
+    old = [e for e in ensembles if any(m.run in by_id and by_id[m.run].finished_at > e.finished_at for m in e.members)]
+    averages = [e for e in ensembles if e not in old]
+    entries += [entry_of_ensemble(e, by_id) for e in averages]
+    scored: list[RunRecord | EnsembleRecord] = [*done, *averages]
     splits = scored[0].scores if scored else {}
     return Track(
         data=data,
@@ -152,10 +156,13 @@ def _track(
             replace(e, rank=0 if data.protocol == "oracle" else rank)
             for rank, e in enumerate(sorted(_told_apart(entries), key=_merit), 1)
         ),
-        failures=tuple(
-            _failure(r, r.id in outdated)
-            for r in sorted(records, key=lambda r: r.id)
-            if r.status == "failed" or r.id in outdated
+        failures=(
+            *(
+                _failure(r, r.id in outdated)
+                for r in sorted(records, key=lambda r: r.id)
+                if r.status == "failed" or r.id in outdated
+            ),
+            *(Failure(e.id, ENSEMBLE, "none", 0, _OUTDATED, is_outdated=True) for e in old),
         ),
     )
 
@@ -188,11 +195,13 @@ def _called(entry: Entry, word: str) -> Entry:
     return replace(entry, variant=", ".join(filter(None, (entry.variant, word))), slug=slug)
 
 
+_OUTDATED = "what it was made of has been done again since: its command makes it anew"
+
+
 def _failure(record: RunRecord, is_outdated: bool) -> Failure:
     recipe = record.spec.recipe
-    reason = "what it started from has been done again since: its command does it again" if is_outdated else ""
-    reason = record.reason or reason
-    return Failure(record.id, recipe.model.name, recipe.imbalance.strategy, record.spec.seed, reason)
+    reason = _OUTDATED if is_outdated else record.reason or ""
+    return Failure(record.id, recipe.model.name, recipe.imbalance.strategy, record.spec.seed, reason, is_outdated)
 
 
 def _merit(entry: Entry) -> tuple[Any, ...]:

@@ -247,7 +247,7 @@ def _worth(record: StudyRecord, again: Retrained) -> Iterator[str]:
     yield (
         f"Trial {record.promotion.trial} and the baseline on {seeds} other seeds under the study's budget. The study's "
         f"value was {record.promotion.value:.4f}: its optimism is {again.optimism:+.4f}."
-        + {True: " It became the model's recipe.", False: " The baseline stayed.", None: ""}[record.promotion.is_recipe]
+        + {True: " Its recipe was written.", False: " The baseline stayed.", None: ""}[record.promotion.is_recipe]
     )
     rows = [
         [name, _told(scores["val"]), _told(scores["test"])]

@@ -35,7 +35,7 @@ def show(board: Leaderboard) -> None:
             for i in inflations(track):
                 print(f"  {i.oracle.label}: {signed(i.points) if i.points else MISSING}")
         for failure in track.failures:
-            print(f"failed: {failure.id}: {failure.reason}")
+            print(f"{'outdated' if failure.is_outdated else 'failed'}: {failure.id}: {failure.reason}")
 
 
 def show_bench(record: BenchRecord) -> None:

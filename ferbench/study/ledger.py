@@ -111,8 +111,9 @@ class Ledger:
         return None if text is None else Promotion.model_validate_json(text)
 
     def note_promotion(self, promotion: Promotion) -> None:
-        """Remember that a trial was trained again; one that became the model's recipe is only forgotten for another."""
-        if promotion.is_recipe or self.promotion is None or not self.promotion.is_recipe:
+        """Remember that a trial was trained again; one whose recipe was written is only forgotten for another such."""
+        # None: from before that was recorded
+        if promotion.is_recipe or self.promotion is None or self.promotion.is_recipe is False:
             self.study.set_user_attr(_PROMOTION, promotion.model_dump_json())
 
     def trials(self) -> list[FrozenTrial]:

@@ -11,7 +11,7 @@ from ferbench import models
 from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
-from ferbench.plan import check_overrides, choose_budget, choose_data, wanted_words
+from ferbench.plan import check_init, check_model, check_overrides, choose_budget, choose_data, wanted_words
 from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
@@ -140,6 +140,8 @@ def plan_studies(
         searched, notes = _searched(file.space, track.name, {"epochs": track.epochs, "batch_size": track.batch_size})
         _check_fixed(overrides or {}, searched)
         space = Space(load_recipe(model, overrides=dict(overrides or {})), searched, f"study {word}")
+        check_model(space.baseline.model)
+        check_init(space.baseline.model)
         spec = StudySpec(
             model=model,
             objectives=objectives or file.objectives,

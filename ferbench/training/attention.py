@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy.typing as npt
 import torch
@@ -27,13 +26,13 @@ class AttentionConsistency:
         head: name of the classifier.
         weights: [K].
         factor: of the whole, against the loss that it is added to.
-        size: side of the images, for a network that takes no other.
+        size: side of the images.
 
     Raises:
         InputError: nothing in the network is such a map.
     """
 
-    def __init__(self, network: nn.Module, head: str, weights: npt.NDArray, factor: float, size: int = 0) -> None:
+    def __init__(self, network: nn.Module, head: str, weights: npt.NDArray, factor: float, size: int) -> None:
         _, self._linear = last_linear(network, head)
         self._weights, self._factor = OnDevice(weights), factor
         self._maps: Tensor | None = None
@@ -59,6 +58,12 @@ class AttentionConsistency:
         return torch.einsum("nfhw,kf->nkhw", self._maps.float(), self._linear.weight.float())
 
 
+def _pass(network: nn.Module, side: int) -> None:
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        network(torch.zeros(2, 1, side, side, device=parameter.device, dtype=parameter.dtype))
+
+
 def _last_map(network: nn.Module, channels: int, size: int) -> nn.Module:
     """The last module to give a map with as many channels as the classifier has features."""
     found: list[nn.Module] = []
@@ -76,13 +81,15 @@ def _last_map(network: nn.Module, channels: int, size: int) -> nn.Module:
         for module in network.modules()
         if not list(module.children())
     ]
-    was_training, parameter = network.training, next(network.parameters())
+    was_training = network.training
     network.eval()
-    # a small image may leave a map of one pixel; a network made for one size refuses the other
-    for side in (_PROBE_SIDE, size):
-        with torch.no_grad(), suppress(AssertionError, RuntimeError, ValueError):
-            network(torch.zeros(2, 1, side, side, device=parameter.device, dtype=parameter.dtype))
-            break
+    try:
+        # the images may be so small that they leave a map of one pixel
+        _pass(network, _PROBE_SIDE)
+    except (AssertionError, RuntimeError, ValueError):
+        # a network for one size of images
+        found.clear()
+        _pass(network, size)
     network.train(was_training)
     for hook in hooks:
         hook.remove()

@@ -100,7 +100,7 @@ class Treatment:
 
             classifier.register_forward_pre_hook(note)
 
-    def consistency(self, network: nn.Module, head: str, size: int = 0) -> AttentionConsistency | None:
+    def consistency(self, network: nn.Module, head: str, size: int) -> AttentionConsistency | None:
         """What is added to the loss for how a network looks at images of that side."""
         weigh = self._strategy.consistency
         if weigh is None:

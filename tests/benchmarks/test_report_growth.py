@@ -50,7 +50,7 @@ def perturbed(base: RunRecord, recipe: Recipe, seed: int, by: float) -> RunRecor
     test = base.scores["test"]
     values = {name: value + by for name, value in test.values.items()}
     scores = {**base.scores, "test": test.model_copy(update={"values": values})}
-    return base.model_copy(update={"id": spec.id, "spec": spec, "scores": scores})
+    return base.model_copy(update={"id": spec.id, "spec": spec, "scores": scores, "source_finished_at": None})
 
 
 @pytest.mark.benchmark(group="report of n runs")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +168,17 @@ def test_the_record_comes_last(store, spec, done, predictions, monkeypatch):
 
 def test_full_disk_leaves_the_older_run(store, spec, done, predictions, monkeypatch):
     before = {p.name: p.read_bytes() for p in store.folder(spec).iterdir()}
-    full = replace(predictions[1])
-    monkeypatch.setattr(type(full), "to_bytes", lambda p: b"x" if p is not full else Path("/nowhere").read_bytes())
-    with pytest.raises(OSError):
-        store.write_run(done.model_copy(update={"notes": ["new"]}), [predictions[0], full])
+    fsync, written = os.fsync, []
+
+    def full(file: int) -> None:
+        written.append(file)
+        if len(written) == 3:
+            raise OSError("no space left on device")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        store.write_run(done.model_copy(update={"notes": ["new"]}), predictions, b"weights")
     assert {p.name: p.read_bytes() for p in store.folder(spec).iterdir()} == before
     assert store.is_done(spec)
 

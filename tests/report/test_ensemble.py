@@ -87,6 +87,15 @@ def test_what_is_made_of_a_candidate_is_none(store):
     assert all("-flip-" in i for i in make_ensemble(store, "resnet18-*-flip-*").candidates)
 
 
+def test_ensemble_of_what_was_done_again_is_not_ranked(store):
+    record = make_ensemble(store, "resnet18-*,plain_cnn-*")
+    member = next(r for r in store.records() if r.id == record.members[0].run)
+    store.write_record(member.model_copy(update={"finished_at": "2999-01-01T00:00:00+00:00"}))
+    (track,) = build(store.records(), store.ensembles()).tracks
+    assert "ensemble" not in {e.model for e in track.entries}
+    assert [(f.id, f.is_outdated) for f in track.failures] == [(record.id, True)]
+
+
 def entry_of(store) -> Entry:
     return next(e for e in build(store.records(), store.ensembles()).tracks[0].entries if e.model == "ensemble")
 

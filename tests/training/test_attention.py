@@ -28,7 +28,7 @@ class Toy(nn.Module):
 
 def test_difference_of_the_maps_by_hand():
     network, images = Toy(), torch.randn(5, 1, 8, 8)
-    consistency = AttentionConsistency(network, "head", np.array([1.0, 3.0]), 0.1)
+    consistency = AttentionConsistency(network, "head", np.array([1.0, 3.0]), 0.1, 8)
     network(images)
     value = consistency(network, images, CPU)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_difference_of_the_maps_by_hand():
 def test_symmetric_filters_are_consistent():
     network, images = Toy(), torch.randn(5, 1, 8, 8)
     network.filter.weight.data += network.filter.weight.data.flip(3)
-    consistency = AttentionConsistency(network, "head", np.ones(2), 1.0)
+    consistency = AttentionConsistency(network, "head", np.ones(2), 1.0, 8)
     network(images)
     assert consistency(network, images, CPU).item() == pytest.approx(0, abs=1e-10)
 
@@ -50,7 +50,7 @@ def test_symmetric_filters_are_consistent():
 @pytest.mark.parametrize("name", MAIN_MODELS)
 def test_every_model_has_such_maps(name):
     network = build(load_recipe(name).model, 7).eval()
-    consistency = AttentionConsistency(network, head_name(MODELS[name], network), np.ones(7), 1.0)
+    consistency = AttentionConsistency(network, head_name(MODELS[name], network), np.ones(7), 1.0, 48)
     images = torch.randn(2, 1, 48, 48)
     network(images)
     value = consistency(network, images, CPU)
@@ -68,10 +68,11 @@ def test_network_for_one_size_of_images():
     images = torch.rand(2, 1, 48, 48)
     network(images)
     assert consistency(network, images, CPU) > 0
-    with pytest.raises(InputError, match="strategy mek needs a network that pools a map"):
+    # a fault of its own is told as it is
+    with pytest.raises(AssertionError, match="Input height"):
         AttentionConsistency(network, "3", np.ones(7), 1.0, size=32)
 
 
 def test_network_without_maps():
     with pytest.raises(InputError, match="strategy mek needs a network that pools a map"):
-        AttentionConsistency(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 7)), "1", np.ones(7), 1.0)
+        AttentionConsistency(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 7)), "1", np.ones(7), 1.0, 48)
