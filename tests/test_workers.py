@@ -43,7 +43,7 @@ def test_workers_have_this_package_and_nothing_of_the_current_folder(tmp_path):
     *words, code = python("environment.describe_software")
     told = f"{code}; import random; print(sys.modules['ferbench'].__file__)"
     done = subprocess.run([*words, told], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == (ferbench.__file__, "")
+    assert (Path(done.stdout.strip()), done.stderr) == (Path(ferbench.__file__).resolve(), "")
 
 
 @pytest.fixture
