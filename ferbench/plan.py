@@ -141,12 +141,12 @@ def make_plan(
     # what is trained comes first, so that what is done with it does not hold up training
     unique = {s.id: s for s in sorted([*specs, *sources], key=lambda s: s.distance)}
     needed = frozenset(unique) - {s.id for s in specs}
-    plan = Plan(tuple(unique.values()), resolved, labels, dataset, Store(results), device, notes, needed)
-    for spec in plan.missing():
+    store = Store(results)
+    for spec in unique.values():
         # what was trained from a file needs it no more
-        if spec.source == spec:
+        if spec.source == spec and not _has_weights(spec.recipe.model) and not store.is_done(spec):
             check_init(spec.recipe.model)
-    return plan
+    return Plan(tuple(unique.values()), resolved, labels, dataset, store, device, notes, needed)
 
 
 def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:
@@ -187,13 +187,17 @@ def check_model(recipe: ModelRecipe) -> None:
         check_name(recipe.name)
 
 
+def _has_weights(recipe: ModelRecipe) -> bool:
+    return recipe.init in ("scratch", "imagenet") or Path(recipe.init).is_file()
+
+
 def check_init(recipe: ModelRecipe) -> None:
     """Refuse weights that are in no file.
 
     Raises:
         InputError: they are not.
     """
-    if recipe.init not in ("scratch", "imagenet") and not Path(recipe.init).is_file():
+    if not _has_weights(recipe):
         raise InputError(
             f"model.init = {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)"
         )

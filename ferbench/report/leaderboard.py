@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_OUTDATED = "what it was made of has been done again since: its command makes it anew"
 DATA_TITLES = {"fer2013": "FER2013", "synthetic": "Synthetic faces"}
 
 
@@ -193,9 +194,6 @@ def _called(entry: Entry, word: str) -> Entry:
     # an ensemble has its id already
     slug = entry.slug if slug_of(word) in entry.slug else slug_of(f"{entry.slug}-{word}")
     return replace(entry, variant=", ".join(filter(None, (entry.variant, word))), slug=slug)
-
-
-_OUTDATED = "what it was made of has been done again since: its command makes it anew"
 
 
 def _failure(record: RunRecord, is_outdated: bool) -> Failure:

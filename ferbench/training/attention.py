@@ -58,7 +58,7 @@ class AttentionConsistency:
         return torch.einsum("nfhw,kf->nkhw", self._maps.float(), self._linear.weight.float())
 
 
-def _pass(network: nn.Module, side: int) -> None:
+def _forward(network: nn.Module, side: int) -> None:
     parameter = next(network.parameters())
     with torch.no_grad():
         network(torch.zeros(2, 1, side, side, device=parameter.device, dtype=parameter.dtype))
@@ -85,11 +85,11 @@ def _last_map(network: nn.Module, channels: int, size: int) -> nn.Module:
     network.eval()
     try:
         # the images may be so small that they leave a map of one pixel
-        _pass(network, _PROBE_SIDE)
+        _forward(network, _PROBE_SIDE)
     except (AssertionError, RuntimeError, ValueError):
         # a network for one size of images
         found.clear()
-        _pass(network, size)
+        _forward(network, size)
     network.train(was_training)
     for hook in hooks:
         hook.remove()
