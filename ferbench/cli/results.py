@@ -52,7 +52,12 @@ def compare(
 
 
 def ensemble(
-    wanted: Annotated[str, typer.Option("--from", help="Globs of run ids to choose from: 'resnet*'; commas between.")],
+    wanted: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Globs of run ids to choose from: 'resnet*'; commas between. Of each training one."
+        ),
+    ],
     metric: Annotated[str, typer.Option(help="The val score that chooses the members.")] = "accuracy",
     data: Annotated[str | None, typer.Option("--data-name", help="Of which data set. Default: the first.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Of which protocol. Default: the first.")] = None,
