@@ -59,6 +59,8 @@ class ModelRecipe(_Table):
     """Subtracted from grey levels on the 0-1 scale."""
     std: Positive
     """Divided by after that."""
+    flip_tta: bool = False
+    """Whether logits are the mean over an image and its mirror image, but in training: twice the time of inference."""
 
 
 class OptimizerRecipe(_Table):

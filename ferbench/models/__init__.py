@@ -10,7 +10,7 @@ from ferbench.errors import InputError
 from ferbench.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ferbench.recipe import ModelRecipe
 
@@ -182,7 +182,13 @@ def build(recipe: ModelRecipe, n_classes: int) -> nn.Module:
         from ferbench.models.weights import load_pretrained
 
         load_pretrained(network, row, recipe.init, head_name(row, network))
+    if recipe.flip_tta:
+        network.register_forward_hook(_mean_with_mirror_image)
     return network
+
+
+def _mean_with_mirror_image(network: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+    return logits if network.training else (logits + network.forward(inputs[0].flip(-1))) / 2
 
 
 def has_imagenet(name: str) -> bool:

@@ -88,7 +88,8 @@ def test_growth_times_each_size_in_turns(drawn, spec_of, monkeypatch):
 
 def test_inference_runs_each_engine_alone(spec_of, monkeypatch):
     monkeypatch.setattr(inference, "ENGINES", ("eager", "onnxruntime"))
-    record = measure_inference(spec_of(), 7, "cpu", seconds=0.01)
+    # an export must not lose the second view
+    record = measure_inference(spec_of(**{"model.flip_tta": True}), 7, "cpu", seconds=0.01)
     found = samples(record)
     expected = {"ready s": 1, **{f"MB at {b}": 1 for b in (1, 32, 256)}, **{f"ms at {b}": 10 for b in (1, 32, 256)}}
     assert expected.keys() == found["eager"].keys()

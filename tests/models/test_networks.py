@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,26 @@ def test_gradients_reach_every_parameter(network, faces4):
 def test_cost_is_what_the_row_says(name):
     row = MODELS[name]
     assert count_cost(recipe_of(name), 7) == (row.parameters, row.macs)
+
+
+@pytest.mark.parametrize("name", MODELS.names)
+def test_flip_tta_is_the_mean_of_both_views_and_costs_two(name, faces4):
+    network = build(recipe_of(name, dropout=0.0, drop_path=0.0, flip_tta=True), 7)
+    plain = build(recipe_of(name, dropout=0.0, drop_path=0.0), 7)
+    plain.load_state_dict(network.state_dict())
+    # weight averages are taken of copies
+    network = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        views = [plain.eval()(images) for images in (faces4, faces4.flip(3))]
+        # fresh norms leave some networks next to nothing
+        size = views[0].abs().max()
+        assert not torch.allclose(views[0] / size, views[1] / size)
+        torch.testing.assert_close(network(faces4) / size, sum(views) / 2 / size)
+        # norms learn from one view of each image
+        torch.testing.assert_close(network.train()(faces4), plain.train()(faces4))
+    row = MODELS[name]
+    assert row.macs is not None
+    assert count_cost(recipe_of(name, flip_tta=True), 7) == (row.parameters, 2 * row.macs)
 
 
 @pytest.mark.parametrize("name", MODELS.names)
