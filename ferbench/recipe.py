@@ -60,7 +60,7 @@ class ModelRecipe(_Table):
     std: Positive
     """Divided by after that."""
     flip_tta: bool = False
-    """Whether logits are the mean over an image and its mirror image, but in training: twice the time of inference."""
+    """Whether logits are means over an image and its mirror image, except in training; doubles the time of inference."""
 
 
 class OptimizerRecipe(_Table):
