@@ -153,13 +153,15 @@ def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:
     """The runs with each kind of TTA; what is done after training has none.
 
     Raises:
-        InputError: their strategy does not go with their protocol.
+        InputError: their strategy does not go with their protocol, or their recipe has the same views.
     """
     strategy = specs[0].recipe.imbalance.strategy
     if specs[0].data.protocol == "oracle" and strategy in DECOUPLED:
         raise InputError(f"protocol oracle: {strategy} is not known of it")
     if specs[0].is_posthoc:
         return specs
+    if "flip" in kinds and specs[0].recipe.model.flip_tta:
+        raise InputError(f"--tta flip: {specs[0].id} looks at mirror images already (model.flip_tta)")
     return [s.model_copy(update={"tta": kind}) for s in specs for kind in kinds]
 
 

@@ -60,7 +60,7 @@ class ModelRecipe(_Table):
     std: Positive
     """Divided by after that."""
     flip_tta: bool = False
-    """Whether logits are means over an image and its mirror image, except in training; doubles the time of inference."""
+    """Whether logits are means over an image and its mirror image, except in training; doubles inference time."""
 
 
 class OptimizerRecipe(_Table):

@@ -56,6 +56,7 @@ def test_list(ferbench, kind, expected):
         (["run", "--data", "nowhere"], "data: nothing at 'nowhere'"),
         (["run", "--labels", "ferplus=x.csv"], "--labels"),
         (["run", "--protocol", "oficial"], "unknown protocol 'oficial' (did you mean official"),
+        (["run", "--models", "plain_cnn_fast", "--tta", "flip"], "looks at mirror images already (model.flip_tta)"),
         (["run", "--tta", "flop"], "--tta 'flop': expected none, flip, ten-crop or random:N"),
         (["data", "info", "--protocol", "folders"], "unknown protocol 'folders' (did you mean folder"),
         (["compare", "a", "b"], "no results folder results"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import process_age
+from ferbench.errors import InputError
 
 if TYPE_CHECKING:
     from ferbench.plan import Plan
@@ -56,6 +57,9 @@ def _records(suite: str, plan: Plan, target: float, rounds: int, seconds: float)
 
         yield measure_start(plan.dataset, rounds)
         return
+    models = [spec.recipe.model.name for spec in plan.specs]
+    if suite != "accuracy" and len(set(models)) < len(models):
+        raise InputError(f"bench {suite}: {', '.join(models)}: each model is measured by one recipe")
     begun = process_age()
     for spec in plan.specs:
         if suite == "training":

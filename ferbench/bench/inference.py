@@ -61,7 +61,7 @@ def measure_inference(spec: RunSpec, n_classes: int, device_name: str, seconds: 
         ]
     return BenchRecord(
         suite="inference",
-        subject=spec.recipe.model.name,
+        subject=spec.recipe.model.name + (" with flip TTA" if spec.recipe.model.flip_tta else ""),
         finished_at=utc_now(),
         environment=Environment(**describe(device)),
         settings={

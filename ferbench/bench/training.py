@@ -64,7 +64,8 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
         BenchRow(name="validation", samples={"images/s": rounded(_validation(spec, dataset, arithmetic, rounds))})
     )
     sizes = {
-        "MACs": count_cost(spec.recipe.model, len(dataset.classes))[1],
+        # of what is trained
+        "MACs": count_cost(spec.recipe.model.model_copy(update={"flip_tta": False}), len(dataset.classes))[1],
         "train images": len(dataset.train),
         "val images": len(dataset.val),
     }

@@ -122,8 +122,11 @@ def hold_out(found: Images, shares: dict[str, float], within: npt.NDArray[np.boo
         groups = random.permutation(np.flatnonzero(group_label == label))
         filled = np.cumsum(group_size[groups]) / max(group_size[groups].sum(), 1)
         low = 0.0
-        for split, share in shares.items():
+        for number, (split, share) in enumerate(shares.items()):
             chosen = groups[(filled > low) & (filled <= low + share)]
+            if not len(chosen) and len(groups) > len(shares):
+                # of a class too small for its share one stands in every split
+                chosen = groups[-1 - number :][:1]
             splits[candidates[np.isin(group, chosen)]] = SPLITS.index(split)
             low += share
     return replace(found, splits=splits)

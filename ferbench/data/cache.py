@@ -101,7 +101,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
             np.save(temporary / f"{name}-labels.npy", split.labels)
             if split.votes is not None:
                 np.save(temporary / f"{name}-votes.npy", split.votes)
-            (temporary / f"{name}-sources").write_bytes(zlib.compress(to_bytes("\n".join(split.sources)), 1))
+            (temporary / f"{name}-sources").write_bytes(zlib.compress(to_bytes("\0".join(split.sources)), 1))
         facts = {k: getattr(dataset, k) for k in ("name", "edition", "classes", "fingerprint", "official", "notes")}
         (temporary / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
         if folder.exists() and _read(folder) is None:
@@ -135,7 +135,7 @@ def _read_split(folder: Path, name: str) -> Split | None:
     images = np.load(folder / f"{name}-images.npy", mmap_mode="r")
     labels = np.load(folder / f"{name}-labels.npy")
     votes = folder / f"{name}-votes.npy"
-    sources = zlib.decompress((folder / f"{name}-sources").read_bytes()).decode(errors="surrogateescape").split("\n")
+    sources = zlib.decompress((folder / f"{name}-sources").read_bytes()).decode(errors="surrogateescape").split("\0")
     if not len(images) == len(labels) == len(sources):
         raise ValueError("the parts do not fit together")
     return Split(images, labels, tuple(sources), np.load(votes) if votes.exists() else None)

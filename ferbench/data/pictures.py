@@ -40,9 +40,9 @@ def decode_all(contents: Iterable[bytes], names: Sequence[str], exact_side: int 
     return np.stack(decoded)
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        # Pillow would cut 16 bits off at 255
+def _grey(picture: Image.Image, *, is_pnm: bool) -> Image.Image:
+    # Pillow would cut 16 bits off at 255, and opens those of a PGM, which has no more, in a mode of 32
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and is_pnm):
         from PIL import Image
 
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -56,7 +56,7 @@ def _decode(content: bytes, name: str, exact_side: int | None) -> npt.NDArray[np
 
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            grey = _grey(ImageOps.exif_transpose(picture))
+            grey = _grey(ImageOps.exif_transpose(picture), is_pnm=picture.format == "PPM")
     except Exception as error:
         # Pillow raises whatever its decoders raise
         raise InputError(f"{name}: not readable as an image ({' '.join(str(error).split())[:120]})") from None

@@ -36,6 +36,11 @@ class Protocol:
         """Whether PrivateTest alone is the test."""
         return self.name in ("official", "official-clean", "oracle")
 
+    @property
+    def draws_test(self) -> bool:
+        """Whether the files need no test split."""
+        return self.name.startswith("stratified")
+
 
 def divide(dataset: Dataset, protocol: str) -> Dataset:
     """A data set under a protocol.
@@ -49,7 +54,7 @@ def divide(dataset: Dataset, protocol: str) -> Dataset:
             f"protocol {protocol}: the files are renamed, so PublicTest and PrivateTest cannot be told apart "
             "(--protocol folder)"
         )
-    if dataset.test is None:
+    if dataset.test is None and not row.draws_test:
         raise InputError(f"{dataset.name} has no test split: nothing could be reported")
     return row.divide(dataset)
 

@@ -117,7 +117,7 @@ class _Zip(Source):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
-        self._names = sorted(n for n in self._zip.namelist() if not _ignorable_path(n))
+        self._names = sorted({n for n in self._zip.namelist() if not _ignorable_path(n)})
 
     def members(self) -> list[str]:
         return [n for n in self._names if not n.endswith("/")]

@@ -58,8 +58,13 @@ def read_csv(source: Source, member: str) -> Images:
 def _chunks(file: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
     at = 0
     while rows := list(itertools.islice(file, _ROWS_AT_ONCE)):
-        yield at, rows
-        at += len(rows)
+        n = len(rows)
+        while rows and not rows[-1].strip():
+            # an editor's empty last line
+            rows.pop()
+        if rows:
+            yield at, rows
+        at += n
 
 
 def _csv_rows(
@@ -75,7 +80,7 @@ def _csv_rows(
             raise InputError(f"{place}: {len(cells)} fields, expected {len(columns)}: is the file cut off?")
         labels.append(_label(cells[i_label], place))
         splits.append(_usage(cells[i_usage], place))
-        texts.append(cells[i_pixels].strip(b'"'))
+        texts.append(cells[i_pixels].strip().strip(b'"'))
     pixels = _plain_pixels(texts)
     if pixels is None:
         pixels = _spaced_pixels(texts, where, at)

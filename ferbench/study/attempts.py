@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from ferbench.records.study import Value
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
 MOST_ATTEMPTS = 3
@@ -30,12 +32,19 @@ def slot(trial: FrozenTrial | Trial) -> int:
 
 def params_of(trial: FrozenTrial) -> dict[str, Value]:
     """The values with which a trial is trained."""
-    return rounded(trial.params or trial.system_attrs.get("fixed_params", {}))
+    params: dict[str, Value] = trial.params or trial.system_attrs.get("fixed_params", {})
+    return rounded(params, trial.distributions)
 
 
-def rounded(params: Mapping[str, Value]) -> dict[str, Value]:
-    """Values with four digits: what is beyond them decides nothing, and recipes are read by people."""
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in params.items()}
+def rounded(params: Mapping[str, Value], drawn_from: Mapping[str, BaseDistribution]) -> dict[str, Value]:
+    """Values, those from a range of fractions with four digits: more decide nothing, and recipes are read by people."""
+    return {name: _rounded(value, drawn_from.get(name)) for name, value in params.items()}
+
+
+def _rounded(value: Value, drawn_from: BaseDistribution | None) -> Value:
+    if not isinstance(drawn_from, FloatDistribution):
+        return value
+    return min(max(float(f"{value:.4g}"), drawn_from.low), drawn_from.high)
 
 
 def attempt_of(trial: FrozenTrial | Trial) -> int:

@@ -131,7 +131,7 @@ class Ledger:
         with self._keeper.asking():
             self._keeper.bury(self.study, retry)
             trials = self.trials()
-            waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING]
+            waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING and not self._is_beyond(i)]
             if not waiting and self._spent(trials) >= self.limit.amount:
                 return None
             rank = waiting[0] if waiting else len(trials)
@@ -140,13 +140,20 @@ class Ledger:
                 trial = self.study.ask()
             self._keeper.hold(trial)
         number = slot(trial)
-        if self._is_beyond(number):
+        trials = self.trials()
+        rank = [slot(t) for t in trials].index(number)
+        if self._is_beyond(rank):
             trial.set_user_attr(_BEYOND, True)
             self._tell(trial, state=TrialState.FAIL)
-            return None
+            if trial.number == number:
+                return None
+            # begun under a higher limit, it waits for another such
+            params = trials[rank].system_attrs["fixed_params"]
+            queue(self.study, params, number, attempt_of(trial), seconds_before(trial))
+            return self.ask(space)
         params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
         trial.set_user_attr(PROPOSED, params)
-        return Asked(trial, number, attempt_of(trial), rounded(params), seconds_before(trial))
+        return Asked(trial, number, attempt_of(trial), rounded(params, trial.distributions), seconds_before(trial))
 
     def _spent(self, trials: list[FrozenTrial]) -> float:
         unit = self.limit.unit
@@ -160,15 +167,15 @@ class Ledger:
             return running * self.spec.epochs + ended
         return sum(seconds(t) for t in trials)
 
-    def _is_beyond(self, number: int) -> bool:
-        """Whether processes that asked at once have asked for more than the limit."""
-        limit = self.limit
-        return limit.unit == "trials" and [slot(t) for t in self.trials()].index(number) >= limit.amount
+    def _is_beyond(self, rank: int) -> bool:
+        """Whether a trial with so many before it is over the limit: processes asked at once, or it was higher."""
+        return self.limit.unit == "trials" and rank >= self.limit.amount
 
     def is_over(self) -> bool:
         """Whether every trial has ended, here and elsewhere, and the limit is reached."""
         trials = self.trials()
-        ended = all(t.state.is_finished() for t in trials)
+        left = [i for i, t in enumerate(trials) if not t.state.is_finished()]
+        ended = all(trials[i].state == TrialState.WAITING and self._is_beyond(i) for i in left)
         return ended and self._spent(trials) >= self.limit.amount
 
     def should_prune(self, asked: Asked, epoch: int, value: float) -> bool:

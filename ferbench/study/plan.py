@@ -82,7 +82,7 @@ class StudyPlan:
     def probes(self) -> list[Job]:
         """Trials that differ in what decides how a device trains fastest, on each device."""
         choices = [(n, c) for n, d in self.space.dimensions.items() if isinstance(d, Choices) for c in d.choices]
-        changes: list[dict[str, Value]] = [{}, *({name: choice} for name, choice in choices)]
+        changes: list[dict[str, Value]] = [{}, *(self.space.with_parents({name: choice}) for name, choice in choices)]
         jobs = [self.job(0, params, device) for device in self.devices for params in changes]
         return list({(job.device, job.spec.workload): job for job in jobs}.values())
 

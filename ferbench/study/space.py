@@ -106,11 +106,13 @@ def check_objectives(objectives: list[str], where: str) -> None:
     """Refuse what a study cannot aim at.
 
     Raises:
-        InputError: the first is no val score, or another one no cost.
+        InputError: the first is no val score, another one no cost, or one is named twice.
     """
     known(objectives[0] if objectives else "", SCORES, "first objective", where)
     for objective in objectives[1:]:
         known(objective, COSTS, "further objective", where)
+    if len(set(objectives)) < len(objectives):
+        raise InputError(f"{where}: {', '.join(objectives)}: each objective is expected once")
 
 
 def _check_extent(dimension: Dimension, where: str) -> None:
@@ -196,13 +198,12 @@ class Space:
             for value in ends:
                 if name in self.integers and type(value) is not int:
                     raise InputError(f'{self._where}, space."{name}": {value!r}: a whole number is expected')
-                parents = {p: v[0] for p, v in dimension.when.items()}
-                self.recipe({**self._upwards(parents), name: value})
+                self.recipe(self.with_parents({name: value}))
 
-    def _upwards(self, parents: dict[str, Value]) -> dict[str, Value]:
-        """Values of the fields on which a dimension depends, and of those on which these depend."""
-        above = {p: v[0] for name in parents for p, v in self.dimensions[name].when.items()}
-        return {**self._upwards(above), **parents} if above else parents
+    def with_parents(self, params: dict[str, Value]) -> dict[str, Value]:
+        """Values, and some of the fields on which these depend, and of those on which those depend."""
+        above = {p: v[0] for name in params for p, v in self.dimensions[name].when.items()}
+        return {**self.with_parents(above), **params} if above else params
 
 
 def _as(value: Value, choice: Value) -> Value:

@@ -45,6 +45,9 @@ def test_training_times_every_side_in_every_round(drawn, spec_of):
     assert record.settings["arithmetic"] == "fp32 channels_last"
     assert (record.settings["train images"], record.settings["val images"]) == (70, 35)
     assert record.subject == "plain_cnn" and record.environment.device_type == "cpu"
+    # mirror images are no part of training
+    twice = measure_training(spec_of(**{"model.flip_tta": True}), drawn, "cpu", rounds=1, seconds=0.01)
+    assert twice.settings["MACs"] == record.settings["MACs"]
 
 
 def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monkeypatch):
@@ -176,6 +179,10 @@ def test_command_stores_what_it_measured(ferbench, tmp_path):
         (["training", "--seconds", "0"], "seconds"),
         (["accuracy", "--target", "65"], "target"),
         (["training", "--device", "cuda:99"], "cuda:99"),
+        (
+            ["parts", "--models", "plain_cnn,plain_cnn_fast"],
+            "plain_cnn, plain_cnn: each model is measured by one recipe",
+        ),
     ],
 )
 def test_bad_usage_is_one_message_and_exit_code_2(words, message, ferbench, tmp_path):

@@ -283,3 +283,11 @@ def test_members_are_sorted_whatever_the_archives_order(tmp_path):
         assert source.folders() == ["a", "b"]
         assert np.array_equal([source.read(m) for m in source.members()], [b"z", b"y", b"x"])
         assert source.head("b/2", 5) == b"x"
+
+
+def test_member_that_a_zip_names_twice_counts_once(tree, read, tmp_path):
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for file in sorted(tree.rglob("*.png")) * 2:
+            archive.write(file, file.relative_to(tree).as_posix())
+    assert read(path).fingerprint == read(tree).fingerprint

@@ -136,6 +136,13 @@ def test_hold_out_moves_whole_groups_in_the_asked_shares():
     np.testing.assert_array_equal(hold_out(before, {"val": 0.1, "test": 0.2}, before.splits == 0).splits, after.splits)
 
 
+@pytest.mark.parametrize(("n", "counts"), [(2, [2, 0, 0]), (3, [1, 1, 1]), (9, [7, 1, 1]), (10, [8, 1, 1])])
+def test_hold_out_leaves_no_split_without_a_small_class(n, counts):
+    before = found([*range(100), *range(100, 100 + n)], [0] * 100 + [1] * n, [0] * (100 + n))
+    after = hold_out(before, {"val": 0.1, "test": 0.1}, before.splits == 0)
+    assert np.bincount(after.splits[100:], minlength=3).tolist() == counts
+
+
 def test_split_and_data_set():
     dataset = assemble(found([1, 2, 3, 4], [0, 1, 0, 1], [0, 0, 1, 2]))
     assert image_ids("train", len(dataset.train)) == ["train-00000", "train-00001"]

@@ -94,6 +94,15 @@ def test_notes_votes_and_a_missing_test_come_back(few, write, tmp_path, parsed):
     assert sorted(second.train.votes.max(1).tolist()) == [0.75] + [1] * 7
 
 
+def test_any_file_name_comes_back(tree, parsed):
+    for picture in list(tree.rglob("*.png")):
+        picture.rename(picture.with_name(f"{picture.stem}\nb.png"))
+    first, second = load(tree), load(tree)
+    assert parsed == {tree.name: 1}
+    assert all("\n" in source for source in first.train.sources)
+    assert_same(second, first)
+
+
 def test_changed_content_is_noticed(table, parsed, few, write):
     before = load(table)
     table.write_bytes(write.csv(few[::-1] + few[:1]))

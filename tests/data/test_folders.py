@@ -294,8 +294,8 @@ def test_class_with_nothing_but_litter_is_empty(plant, refusal):
     [
         ({**SMALL, "test/c": [50]}, "class 'c' has no training image"),
         ({"val/a": [0], "test/a": [1]}, "no train image"),
-        # a tenth of three images is none
-        ({"a": range(3), "b": range(10, 13)}, "no val image"),
+        # two images cannot stand in three splits
+        ({"a": range(2), "b": range(10, 12)}, "no val image"),
     ],
 )
 def test_split_or_class_without_images_is_refused(tree, reason, plant, refusal):

@@ -36,6 +36,8 @@ def solid(mode, colour, size=(60, 80)):
         (solid("L", 77, (200, 10)), "JPEG", 77),
         (Image.fromarray(np.full((48, 48), 0x8012, np.uint16)), "PNG", 0x80),
         (Image.fromarray(np.full((30, 30), 0x00FF, np.uint16)), "TIFF", 0),
+        # PGM of 16 bits
+        (Image.fromarray(np.full((48, 48), 0x8012, np.int32)), "PPM", 0x80),
     ],
 )
 def test_any_picture_becomes_grey_levels(picture, format, grey, small_tree, write, read):

@@ -114,6 +114,13 @@ def test_stratified_keeps_equal_images_together_and_shares_by_class():
     assert clean_test(after).all()
 
 
+def test_stratified_needs_no_test_of_the_files():
+    given = many().without_test()
+    after = divide(given, "stratified-clean")
+    assert after.test is not None
+    assert len(after.test) == pytest.approx(0.1 * (len(given.train) + len(given.val)), rel=0.2)
+
+
 def test_naive_split_leaks_and_says_how_much():
     naive, grouped = divide(many(), "stratified-naive"), divide(many(), "stratified")
     assert min(shared(naive).values()) > 20
@@ -149,7 +156,7 @@ def test_errors():
     with pytest.raises(InputError, match=r"unknown protocol 'offical' .did you mean official"):
         divide(many(), "offical")
     with pytest.raises(InputError, match="faces has no test split"):
-        divide(many().without_test(), "stratified")
+        divide(many().without_test(), "folder")
 
 
 def test_same_split_every_time():

@@ -42,10 +42,23 @@ def quoted(line: str) -> str:
         lambda text: text.replace("emotion,pixels,Usage", "Emotion,PIXELS,usage"),
         lambda text: text.replace("PrivateTest", "privatetest"),
         lambda text: "\n".join(map(quoted, text.splitlines())) + "\n",
+        lambda text: "\n".join(", ".join(quoted(line).split(",")) for line in text.splitlines()),
+        lambda text: text + "\n \n",
         lambda text: text.replace(" ", "  "),
         lambda text: text.replace(" ", " 00", 99),
     ],
-    ids=["crlf", "byte-order-mark", "no-last-newline", "header-case", "usage-case", "quoted", "two-spaces", "zeros"],
+    ids=[
+        "crlf",
+        "byte-order-mark",
+        "no-last-newline",
+        "header-case",
+        "usage-case",
+        "quoted",
+        "quoted-apart",
+        "empty-last-lines",
+        "two-spaces",
+        "zeros",
+    ],
 )
 def test_spelling_of_a_csv_does_not_matter(spell, few, write, read, tmp_path):
     plain, spelt = tmp_path / "plain.csv", tmp_path / "spelt.csv"

@@ -95,6 +95,7 @@ def test_two_objectives_and_the_speed_that_was_measured(ferbench, faces, tmp_pat
         (("--models", "vgg61"), "vgg61"),
         (("--models", "resnet18", "--workers", "x"), "--workers 'x'"),
         (("--objective", "loss"), "unknown first objective 'loss'"),
+        (("--objective", "accuracy,macs,macs"), "accuracy, macs, macs: each objective is expected once"),
         (("--protocol", "oracle"), "must not choose on test"),
         (("status",), "tune --data status: options of status come after its name"),
     ],

@@ -379,6 +379,44 @@ def test_a_living_process_keeps_its_trial(planned, fake):
     assert (taken.slot, taken.attempt, taken.params, taken.seconds_before) == (1, 1, asked[1].params, 1.5)
 
 
+def test_what_was_begun_under_a_higher_limit_waits_for_it(planned, fake, rows):
+    higher = planned(3)
+    asked = [higher.ledger.ask(higher.space) for _ in range(3)]
+    higher.ledger.complete(asked[0], [0.5], {"curve": [0.5]})
+    # the later one comes first in the queue
+    for trial in (asked[2], asked[1]):
+        higher.ledger.hand_back(trial, "stopped", 1.5, killed=False)
+    lower = planned(2)
+    taken = lower.ledger.ask(lower.space)
+    assert (taken.slot, taken.params) == (1, asked[1].params)
+    assert lower.ledger.ask(lower.space) is None and not lower.ledger.is_over()
+    lower.ledger.complete(taken, [0.5], {"curve": [0.5]})
+    assert lower.ledger.ask(lower.space) is None and lower.ledger.is_over()
+    assert [r.state for r in rows(lower)] == ["complete", "complete", "waiting"]
+    again = planned(3)
+    taken = again.ledger.ask(again.space)
+    assert (taken.slot, taken.attempt, taken.params, taken.seconds_before) == (2, 1, asked[2].params, 1.5)
+
+
+def test_choices_are_trained_as_they_are_and_ranges_in_four_digits(planned, study_file, fake, rows, ears):
+    space = """[space]
+"optimizer.lr" = { choices = [0.002, 0.00123456, 0.00123457] }
+"training.ema_decay" = { low = 0.0, high = 0.99996 }
+"imbalance.strategy" = { choices = ["none", "focal"] }
+"imbalance.params.gamma" = { choices = [0.5, 2.0], when = { "imbalance.strategy" = ["focal"] } }
+"""
+    study_file.write_text(space)
+    plan = planned(8, workers=2)
+    tune(plan, ears())
+    found = rows(plan)
+    assert {r.state for r in found} == {"complete"}
+    rates = {r.params["optimizer.lr"] for r in found}
+    assert rates > {0.002} and rates <= {0.002, 0.00123456, 0.00123457}
+    decays = [r.params["training.ema_decay"] for r in found[1:]]
+    assert all(d == float(f"{d:.4g}") for d in decays) and len(set(decays)) == 7
+    assert any("imbalance.params.gamma" in r.params for r in found)
+
+
 def test_line_torn_by_a_crash_is_cut_off(planned, fake, rows, ears):
     plan = planned(3)
     tune(plan, ears())
