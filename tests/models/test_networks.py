@@ -76,7 +76,7 @@ def test_cost_is_what_the_row_says(name):
     assert count_cost(recipe_of(name), 7) == (row.parameters, row.macs)
 
 
-@pytest.mark.parametrize("name", MODELS.names)
+@pytest.mark.parametrize("name", ["plain_cnn", "resnet18", "efficientnet_b2"])
 def test_flip_tta_is_the_mean_of_both_views_and_costs_two(name, faces4):
     network = build(recipe_of(name, dropout=0.0, drop_path=0.0, flip_tta=True), 7)
     plain = build(recipe_of(name, dropout=0.0, drop_path=0.0), 7)
