@@ -126,7 +126,7 @@ def hold_out(found: Images, shares: dict[str, float], within: npt.NDArray[np.boo
             chosen = groups[(filled > low) & (filled <= low + share)]
             if not len(chosen) and len(groups) > len(shares):
                 # of a class too small for its share one stands in every split
-                chosen = groups[-1 - number :][:1]
+                chosen = groups[[-1 - number]]
             splits[candidates[np.isin(group, chosen)]] = SPLITS.index(split)
             low += share
     return replace(found, splits=splits)
