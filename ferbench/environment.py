@@ -25,6 +25,9 @@ _IMPORTED = time.monotonic()
 
 Computed = Literal["fp32", "bf16", "fp16"]
 
+MATRIX_FLAGS = ("amx_bf16", "avx512_bf16", "svebf16", "bf16", "avx512f", "sve")
+"""What Linux calls instructions beyond AVX2 and NEON that make training faster, the most telling first."""
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -139,14 +142,19 @@ def _version(package: str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
+    """The processor's name, its widest instructions for matrices, and how many cores this process may use.
+
+    Clouds call processors of several generations by one name, and those with bf16 train twice as fast as the others.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {usable_cores()} cores"
+    except OSError:
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    has = (facts.get("flags") or facts.get("Features") or "").split()
+    widest = next((f" ({flag})" for flag in MATRIX_FLAGS if flag in has), "")
+    return f"{name}{widest}, {usable_cores()} cores"
 
 
 def usable_cores() -> int:

@@ -100,6 +100,27 @@ def test_description_is_what_records_store():
     assert "core" in here.device
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2\n", "AMD EPYC, 2 cores"),
+        ("model name\t: AMD EPYC\nflags\t\t: avx2 avx512f avx512_bf16\n", "AMD EPYC (avx512_bf16), 2 cores"),
+        (
+            "model name\t: Intel(R) Xeon(R)\nflags\t\t: avx512f avx512_bf16 amx_bf16\n",
+            "Intel(R) Xeon(R) (amx_bf16), 2 cores",
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 svebf16\n", "aarch64 (svebf16), 2 cores"),
+        ("", "aarch64, 2 cores"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_instructions(cpuinfo, expected, monkeypatch):
+    monkeypatch.setattr(environment.Path, "read_text", lambda *a, **k: cpuinfo)
+    monkeypatch.setattr(environment.platform, "processor", lambda: "")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(environment, "usable_cores", lambda: 2)
+    assert environment.cpu_name() == expected
+
+
 def test_absent_package_is_no_error():
     assert environment._version("no-such-package-of-that-name") == "absent"
 
