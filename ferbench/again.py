@@ -39,7 +39,8 @@ from ferbench.training.heads import last_linear, put, replace_head
 from ferbench.training.sums import strategy_of
 
 if TYPE_CHECKING:
-    from ferbench.recipe import Recipe, RunSpec
+    from ferbench.recipe import Recipe
+    from ferbench.spec import RunSpec
 
 TAUS = 31
 """Values that are tried on val, from 0 to the most."""

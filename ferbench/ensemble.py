@@ -12,12 +12,12 @@ from ferbench.environment import describe_software
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, average, same_images
-from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord, Member
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, utc_now
 from ferbench.records.store import Store, is_outdated
 from ferbench.report.leaderboard import track_order
+from ferbench.spec import Budget, DataKey
 
 ROUNDS = 25
 """Choices after which selection ends; a run may be chosen again."""

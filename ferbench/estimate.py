@@ -12,15 +12,15 @@ from ferbench.data.protocol import training_subset
 from ferbench.environment import choose_device
 from ferbench.evaluation.views import view_maps
 from ferbench.probe import choose_arithmetic
-from ferbench.recipe import DECOUPLED
 from ferbench.runner import set_up
+from ferbench.spec import DECOUPLED
 from ferbench.training.epochs import Nobody, ValScores
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ferbench.data.dataset import Dataset
-    from ferbench.recipe import RunSpec
+    from ferbench.spec import RunSpec
 
 
 CPU_BATCHES = 4

@@ -16,17 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.errors import InputError
-from ferbench.recipe import (
-    AND,
-    Below1,
-    Budget,
-    Fraction,
-    ImbalanceRecipe,
-    NonNegative,
-    Positive,
-    ProtocolName,
-    Recipe,
-)
+from ferbench.recipe import Below1, Fraction, ImbalanceRecipe, NonNegative, Positive, Recipe
+from ferbench.spec import AND, Budget, ProtocolName
 from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"

@@ -11,8 +11,8 @@ from ferbench.errors import InputError
 from ferbench.listener import Listener
 from ferbench.plan import Plan
 from ferbench.posthoc import adjust
-from ferbench.recipe import RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
+from ferbench.spec import RunSpec
 from ferbench.workers import Workers, death
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ferbench.recipe import RunSpec
     from ferbench.records.record import RunRecord
     from ferbench.records.study import TrialRow, Value
+    from ferbench.spec import RunSpec
 
 
 class Listener(Protocol):

@@ -14,9 +14,9 @@ from ferbench.data.protocol import clean_test, divide
 from ferbench.environment import check_device_name
 from ferbench.errors import InputError
 from ferbench.inputs import Paper, load_budget, load_paper, load_recipe, recipe_names
-from ferbench.recipe import DECOUPLED, TTA_PATTERN, Budget, DataKey, RunSpec
 from ferbench.records.facts import DataFacts
 from ferbench.records.store import Store
+from ferbench.spec import DECOUPLED, TTA_PATTERN, Budget, DataKey, RunSpec
 from ferbench.training.sums import check_corrections, select_strategies, strategy_of
 from ferbench.worker import Job
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import compute
 from ferbench.evaluation.predictions import Predictions, softmax
-from ferbench.recipe import RunSpec
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, derived_record
 from ferbench.records.store import PREDICTED_SPLITS, Store
+from ferbench.spec import RunSpec
 from ferbench.training.formulas import Counts, Params, log_prior
 from ferbench.training.imbalance import STRATEGIES
 

@@ -24,7 +24,8 @@ from ferbench.training.replay import WARM_UPS, launched
 
 if TYPE_CHECKING:
     from ferbench.environment import Computed
-    from ferbench.recipe import ModelRecipe, RunSpec
+    from ferbench.recipe import ModelRecipe
+    from ferbench.spec import RunSpec
 
 PROBE_VERSION = 3
 """Raised whenever older measurements should not be believed any more."""

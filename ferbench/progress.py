@@ -22,9 +22,9 @@ from rich.progress import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from ferbench.recipe import RunSpec
     from ferbench.records.record import RunRecord
     from ferbench.records.study import Limit, StudySpec, TrialRow, Value
+    from ferbench.spec import RunSpec
 
 
 def run_label(spec: RunSpec) -> str:

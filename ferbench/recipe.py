@@ -1,4 +1,4 @@
-"""How a model is trained: `Recipe`, and `RunSpec`, the frozen value that names one run.
+"""How a model is trained: `Recipe`, a frozen value.
 
 `inputs` reads every field from baselines/. Only fields that were added after the first records have a default in code,
 what was done before they existed, so that old records stay readable under their old names.
@@ -6,9 +6,7 @@ what was done before they existed, so that old records stay readable under their
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -34,13 +32,15 @@ def _a_choice_or_auto(value: object) -> object:
     raise ValueError("true, false or 'auto' is expected")
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of TOML: frozen, each field of its type, none unknown."""
+
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
 
-class ModelRecipe(_Table):
+class ModelRecipe(Table):
     """The network and its input."""
 
     name: str
@@ -63,7 +63,7 @@ class ModelRecipe(_Table):
     """Whether logits are means over an image and its mirror image, except in training; doubles inference time."""
 
 
-class OptimizerRecipe(_Table):
+class OptimizerRecipe(Table):
     """The update rule."""
 
     name: Literal["sgd", "adamw", "muon"]
@@ -84,7 +84,7 @@ class OptimizerRecipe(_Table):
     """Each stage's learning rate as a multiple of the next one's; 1 gives all stages the same."""
 
 
-class ScheduleRecipe(_Table):
+class ScheduleRecipe(Table):
     """The learning rate over the updates."""
 
     name: Literal["cosine", "one_cycle", "plateau", "constant"]
@@ -101,7 +101,7 @@ class ScheduleRecipe(_Table):
     """Epochs without improvement before a drop."""
 
 
-class PrecisionRecipe(_Table):
+class PrecisionRecipe(Table):
     """Arithmetic of forward and backward, by kind of device; auto times what the device has and takes the fastest."""
 
     cpu: Precision
@@ -110,7 +110,7 @@ class PrecisionRecipe(_Table):
     """On a GPU; bf16 becomes fp16 with a loss scaler where the GPU lacks it."""
 
 
-class TrainingRecipe(_Table):
+class TrainingRecipe(Table):
     """The loop."""
 
     epochs: Count
@@ -146,7 +146,7 @@ class TrainingRecipe(_Table):
     """Whether torch compiles the network: a minute at the start of each image size."""
 
 
-class AugmentRecipe(_Table):
+class AugmentRecipe(Table):
     """Random changes drawn for each image of a batch on the device; 0 switches one off."""
 
     flip: Fraction
@@ -176,7 +176,7 @@ class AugmentRecipe(_Table):
         return self.model_copy(update={name: strength * getattr(self, name) for name in graded})
 
 
-class ImbalanceRecipe(_Table):
+class ImbalanceRecipe(Table):
     """What is done about rare classes."""
 
     strategy: str
@@ -188,7 +188,7 @@ class ImbalanceRecipe(_Table):
 NO_STRATEGY = ImbalanceRecipe(strategy="none", params={})
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that decides a training run except seed, data and budget."""
 
     model: ModelRecipe
@@ -197,112 +197,3 @@ class Recipe(_Table):
     training: TrainingRecipe
     augment: AugmentRecipe
     imbalance: ImbalanceRecipe
-
-
-class Budget(_Table):
-    """A declared track: how much of the data, for how long."""
-
-    name: str
-    """"full", "quick" or "demo"."""
-    fraction: Annotated[float, Field(gt=0, le=1)]
-    """Share of each class's training images, the same images for every model and seed."""
-    epochs: Annotated[int, Field(ge=0)]
-    """Epochs for every model; 0 leaves the recipe's."""
-    batch_size: Annotated[int, Field(ge=0)]
-    """Images per update for every model; 0 leaves the recipe's. Little data needs small batches to learn anything."""
-
-
-ProtocolName = Literal[
-    "official", "official-clean", "folder", "folder-clean", "folder-naive", "stratified", "stratified-clean",
-    "stratified-naive", "oracle",
-]  # fmt: skip
-
-
-class DataKey(_Table):
-    """Which images a run saw, and under which protocol."""
-
-    name: str
-    """Leaderboard the data belong to."""
-    fingerprint: str
-    """`Dataset.fingerprint`."""
-    protocol: ProtocolName
-    """How splits were made and used; a row of `data.protocol.PROTOCOLS`."""
-
-
-AND = "+"  # between the names of strategies that work together
-POSTHOC = "posthoc_"  # begins the names of those that work on the predictions of a run without a strategy
-DECOUPLED = ("crt", "lws", "tau_norm")  # change the classifier of such a run, its backbone frozen
-TTA_PATTERN = r"^(none|flip|ten-crop|random:([1-9]\d?|100))$"
-
-
-class RunSpec(_Table):
-    """One run as a frozen value; its id is its folder."""
-
-    recipe: Recipe
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    budget: Budget
-    data: DataKey
-    tta: Annotated[str, Field(pattern=TTA_PATTERN)] = "none"
-    """Views of each image over which probabilities are averaged, as `evaluation.views`; not in training."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs under this budget."""
-        return self.budget.epochs or self.recipe.training.epochs
-
-    @property
-    def batch_size(self) -> int:
-        """Images per update under this budget."""
-        return self.budget.batch_size or self.recipe.training.batch_size
-
-    @property
-    def workload(self) -> tuple[Any, ...]:
-        """What decides how a device trains fastest; "auto" in it: something is left to be timed."""
-        model, training = self.recipe.model, self.recipe.training
-        how = (training.precision.cpu, training.precision.cuda, training.channels_last)
-        return (model.name, model.input_size, model.stem_stride, self.batch_size, *how)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all that decides the result."""
-        # what is left out is what went without saying when older records were named
-        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
-    @property
-    def id(self) -> str:
-        """Model, strategy, seed, TTA and fingerprint: `resnet18-focal-s0-1a2b3c4d`."""
-        model = self.recipe.model.name.replace(":", "_").replace("/", "_")
-        views = "" if self.tta == "none" else f"-{self.tta.replace(':', '')}"
-        return f"{model}-{self.recipe.imbalance.strategy}-s{self.seed}{views}-{self.fingerprint}"
-
-    @property
-    def trained(self) -> RunSpec:
-        """The run whose weights this one uses: itself, but for TTA and what is done after training."""
-        spec = self if self.tta == "none" else self.model_copy(update={"tta": "none"})
-        return spec._without_strategy() if self.is_posthoc else spec
-
-    @property
-    def source(self) -> RunSpec:
-        """The run that must be done before this one: itself, but for TTA, post-hoc and decoupled strategies."""
-        is_decoupled = self.tta == "none" and self.recipe.imbalance.strategy in DECOUPLED
-        return self._without_strategy() if is_decoupled else self.trained
-
-    @property
-    def root(self) -> RunSpec:
-        """The training at the bottom of it all: the last of its sources."""
-        return self if self.source == self else self.source.root
-
-    @property
-    def distance(self) -> int:
-        """How many runs must be done before this one."""
-        return 0 if self.source == self else 1 + self.source.distance
-
-    def _without_strategy(self) -> RunSpec:
-        recipe = self.recipe.model_copy(update={"imbalance": NO_STRATEGY})
-        return self.model_copy(update={"tta": "none", "recipe": recipe})
-
-    @property
-    def is_posthoc(self) -> bool:
-        """Whether its strategy needs no training."""
-        return self.recipe.imbalance.strategy.startswith(POSTHOC)

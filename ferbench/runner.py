@@ -43,7 +43,8 @@ from ferbench.training.treatment import Treatment
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ferbench.recipe import Recipe, RunSpec
+    from ferbench.recipe import Recipe
+    from ferbench.spec import RunSpec
 
 CHECKPOINT_VERSION = 4
 """Raised whenever older checkpoints cannot be gone on from."""

@@ -16,8 +16,8 @@ from ferbench.training.fit import fit
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Dataset
-    from ferbench.recipe import RunSpec
     from ferbench.records.store import Store
+    from ferbench.spec import RunSpec
     from ferbench.training.fit import Trainer
 
 INFERENCE_BATCH = 256

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
-from ferbench.recipe import RunSpec
+from ferbench.spec import RunSpec
 
 if TYPE_CHECKING:
     from ferbench.data import Dataset

@@ -12,8 +12,8 @@ import pytest
 from ferbench.evaluation.metrics import score
 from ferbench.evaluation.predictions import Predictions
 from ferbench.inputs import load_budget, load_recipe
-from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.record import Environment, EpochRow, RunRecord, failed_record
+from ferbench.spec import DataKey, RunSpec
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

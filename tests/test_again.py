@@ -18,9 +18,9 @@ from ferbench.evaluation import throughput
 from ferbench.evaluation.metrics import compute
 from ferbench.inputs import load_recipe
 from ferbench.plan import make_plan
-from ferbench.recipe import DECOUPLED, Budget, DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.runner import build_network, run_one
+from ferbench.spec import DECOUPLED, Budget, DataKey, RunSpec
 from ferbench.training.imbalance import STRATEGIES
 
 EPOCHS = 10

@@ -8,8 +8,8 @@ from ferbench.data import load
 from ferbench.environment import choose_device
 from ferbench.inputs import load_budget, load_recipe
 from ferbench.probe import choose_arithmetic
-from ferbench.recipe import DataKey, RunSpec
 from ferbench.runner import set_up
+from ferbench.spec import DataKey, RunSpec
 from ferbench.training.epochs import Nobody
 
 torch = pytest.importorskip("torch")

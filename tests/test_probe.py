@@ -10,7 +10,7 @@ from ferbench.data.cache import cache_folder
 from ferbench.environment import Arithmetic
 from ferbench.inputs import load_budget, load_recipe
 from ferbench.probe import choose_arithmetic
-from ferbench.recipe import DataKey, RunSpec
+from ferbench.spec import DataKey, RunSpec
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,9 @@ from ferbench import models
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.inputs import load_budget, load_paper, load_recipe, parse_override, recipe_names, strategy_defaults
-from ferbench.recipe import Budget, DataKey, Recipe, RunSpec
+from ferbench.recipe import Recipe
 from ferbench.runner import build_network
+from ferbench.spec import Budget, DataKey, RunSpec
 from ferbench.toml import read_toml, shipped, validated
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.treatment import Treatment
@@ -381,7 +382,7 @@ def test_fields_added_later_leave_old_names_alone(spec):
 
 
 def test_id_is_the_same_in_another_process(spec):
-    code = "import sys; from ferbench.recipe import RunSpec; print(RunSpec.model_validate_json(sys.stdin.read()).id)"
+    code = "import sys; from ferbench.spec import RunSpec; print(RunSpec.model_validate_json(sys.stdin.read()).id)"
     for hash_seed in ("1", "2"):
         result = subprocess.run(
             [sys.executable, "-c", code],

@@ -21,10 +21,10 @@ from ferbench.evaluation import throughput
 from ferbench.evaluation.metrics import score
 from ferbench.inputs import load_recipe
 from ferbench.models import MODELS
-from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.records.record import Environment, RunRecord, failed_record
 from ferbench.records.store import Store
 from ferbench.runner import CHECKPOINT_VERSION, run_one, set_up
+from ferbench.spec import Budget, DataKey, RunSpec
 from ferbench.training import fit
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.replay import Replayed

@@ -15,7 +15,7 @@ from ferbench.records.record import Environment, RunRecord, utc_now
 from ferbench.records.store import Store
 
 if TYPE_CHECKING:
-    from ferbench.recipe import RunSpec
+    from ferbench.spec import RunSpec
 
 
 class _Reached(Exception):

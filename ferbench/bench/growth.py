@@ -13,7 +13,7 @@ from ferbench.records.record import Environment
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Dataset
-    from ferbench.recipe import RunSpec
+    from ferbench.spec import RunSpec
 
 SIZES = (1000, 3000, 10_000, 30_000)
 """Training images; the last is cut to what there is."""

@@ -21,7 +21,8 @@ from ferbench.records.record import Environment, utc_now
 
 if TYPE_CHECKING:
     from ferbench.environment import Computed
-    from ferbench.recipe import ModelRecipe, RunSpec
+    from ferbench.recipe import ModelRecipe
+    from ferbench.spec import RunSpec
 
 BATCH_SIZES = (1, 32, 256)
 ENGINES = ("eager", "compiled", "onnxruntime")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ferbench.data.dataset import Dataset
-    from ferbench.recipe import RunSpec
+    from ferbench.spec import RunSpec
 
 WHOLE = "the loop"
 _LAUNCHED = 20

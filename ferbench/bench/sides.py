@@ -19,7 +19,8 @@ from ferbench.training.replay import launched
 
 if TYPE_CHECKING:
     from ferbench.data.dataset import Dataset, Split
-    from ferbench.recipe import AugmentRecipe, ModelRecipe, RunSpec
+    from ferbench.recipe import AugmentRecipe, ModelRecipe
+    from ferbench.spec import RunSpec
 
 
 class Side(Protocol):

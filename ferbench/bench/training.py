@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ferbench.data.dataset import Dataset
-    from ferbench.recipe import RunSpec
+    from ferbench.spec import RunSpec
 
 OVERRIDES = {
     # one size and one stage: a round is like any other

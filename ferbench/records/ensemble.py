@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ferbench.evaluation.metrics import Scores
-from ferbench.recipe import Budget, DataKey
+from ferbench.spec import Budget, DataKey
 
 SCHEMA_VERSION: Final = 1
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ferbench.evaluation.metrics import Scores, clean_scores, score
 from ferbench.evaluation.predictions import Predictions
-from ferbench.recipe import DataKey
+from ferbench.spec import DataKey
 
 
 class DataFacts(BaseModel):

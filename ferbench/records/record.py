@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ferbench.evaluation.metrics import Scores
-from ferbench.recipe import RunSpec
+from ferbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
 

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
-from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.bench import BenchRecord
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
 from ferbench.records.study import StudyRecord
+from ferbench.spec import DataKey, RunSpec
 from ferbench.toml import validated
 
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)

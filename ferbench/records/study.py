@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ferbench.recipe import Budget, DataKey, Recipe
+from ferbench.recipe import Recipe
 from ferbench.records.record import Environment
+from ferbench.spec import Budget, DataKey
 from ferbench.toml import flat_fields
 
 SCHEMA_VERSION: Final = 1

@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ferbench.recipe import ProtocolName
 from ferbench.report.cells import MISSING, percent
 from ferbench.report.entries import Entry
 from ferbench.report.leaderboard import Leaderboard
 from ferbench.report.table import table
+from ferbench.spec import ProtocolName
 from ferbench.toml import read_toml, shipped, validated
 
 TEST_SIZES = (3589, 7178)

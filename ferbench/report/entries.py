@@ -21,8 +21,8 @@ from ferbench.report.variants import variant_label
 
 if TYPE_CHECKING:
     from ferbench.evaluation.metrics import Scores
-    from ferbench.recipe import RunSpec
     from ferbench.report.evidence import Evidence
+    from ferbench.spec import RunSpec
 
 
 Counts = tuple[tuple[int, ...], ...]

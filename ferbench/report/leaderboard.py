@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.data.protocol import PROTOCOLS
-from ferbench.recipe import Budget, DataKey
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store, is_outdated
 from ferbench.report.entries import ENSEMBLE, Entry, entry_of_ensemble, entry_of_runs, slug_of
 from ferbench.report.variants import by_recipe, differing_fields, digest
+from ferbench.spec import Budget, DataKey
 
 if TYPE_CHECKING:
     import pandas as pd

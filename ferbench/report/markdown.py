@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ferbench.data.protocol import PROTOCOLS
-from ferbench.recipe import Budget, DataKey
 from ferbench.records.record import RunRecord
 from ferbench.report import claims, strategies
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
@@ -19,6 +18,7 @@ from ferbench.report.leaderboard import Leaderboard, Track, track_key
 from ferbench.report.sections import calibration, class_table, ensembles, failure_table, oracle
 from ferbench.report.table import escape, table
 from ferbench.report.variants import MOST_SHOWN
+from ferbench.spec import Budget, DataKey
 
 ROWS = WEIGHED
 """With more entries or failed runs than this, a track's tables hold the first ones."""

@@ -10,11 +10,11 @@ import numpy as np
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import Scores
 from ferbench.evaluation.predictions import Predictions, average, same_images
-from ferbench.recipe import DataKey
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord
 from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place, predicted_splits
+from ferbench.spec import DataKey
 
 TOLERANCE = 1e-9
 

@@ -12,9 +12,9 @@ from ferbench.environment import check_device_name, usable_cores
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.plan import check_init, check_model, check_overrides, choose_budget, choose_data, wanted_words
-from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
+from ferbench.spec import DataKey, RunSpec
 from ferbench.study.ledger import Ledger, open_or_create
 from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in

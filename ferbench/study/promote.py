@@ -14,9 +14,10 @@ from ferbench.inputs import load_recipe, recipe_path
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
 from ferbench.plan import Plan, check_seeds, choose_data
-from ferbench.recipe import Recipe, RunSpec
+from ferbench.recipe import Recipe
 from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow
+from ferbench.spec import RunSpec
 from ferbench.study.plan import check_data
 from ferbench.study.space import Space
 from ferbench.toml import flat_fields, shipped

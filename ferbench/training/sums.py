@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ferbench.errors import InputError
-from ferbench.recipe import AND
+from ferbench.spec import AND
 from ferbench.training.imbalance import STRATEGIES, Strategy
 
 

@@ -10,7 +10,7 @@ from ferbench.data.dataset import Dataset
 from ferbench.data.synthetic import generate
 from ferbench.environment import Arithmetic
 from ferbench.inputs import load_budget, load_recipe
-from ferbench.recipe import DataKey, RunSpec
+from ferbench.spec import DataKey, RunSpec
 
 CPU = Arithmetic(torch.device("cpu"), "fp32", channels_last=True)
 SMALL = {

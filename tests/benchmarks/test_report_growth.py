@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 from ferbench.inputs import load_recipe, strategy_defaults
-from ferbench.recipe import Recipe, RunSpec
+from ferbench.recipe import Recipe
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.report import write
+from ferbench.spec import RunSpec
 
 COMMITTED = Store(Path(__file__).parents[2] / "results")
 

@@ -12,7 +12,7 @@ from ferbench.data.checks import describe
 from ferbench.data.dataset import RENAMED_FOLDERS, VAL_WAS_DRAWN
 from ferbench.data.protocol import PROTOCOLS, clean_test, divide
 from ferbench.errors import InputError
-from ferbench.recipe import ProtocolName
+from ferbench.spec import ProtocolName
 
 OFFICIAL, CLEAN = "official", "official-clean"
 

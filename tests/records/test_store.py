@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ferbench.errors import InputError
-from ferbench.recipe import ImbalanceRecipe, RunSpec
+from ferbench.recipe import ImbalanceRecipe
 from ferbench.records.record import RunRecord, failed_record
 from ferbench.records.store import Store, read_record, weights_digest
+from ferbench.spec import RunSpec
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_a_leftover_of_a_record_is_no_record(store, spec, done):
 
 CLAIM = """
 import sys
-from ferbench.recipe import RunSpec
+from ferbench.spec import RunSpec
 from ferbench.records.store import Store
 with Store(sys.argv[1]).claim(RunSpec.model_validate_json(sys.argv[2])) as claimed:
     print(claimed, flush=True)

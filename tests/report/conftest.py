@@ -13,9 +13,9 @@ import pytest
 from ferbench.evaluation.metrics import score
 from ferbench.evaluation.predictions import Predictions
 from ferbench.inputs import load_budget, load_recipe
-from ferbench.recipe import DataKey, RunSpec
 from ferbench.records.record import Cost, Environment, EpochRow, RunRecord, Throughput
 from ferbench.records.store import Store
+from ferbench.spec import DataKey, RunSpec
 
 CLASSES = ("angry", "happy", "sad")
 LABELS = {"val": [0, 1, 2, 2], "test": [0, 0, 1, 1, 2]}

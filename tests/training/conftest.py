@@ -12,8 +12,8 @@ import torch
 from ferbench.data.dataset import Dataset, Split
 from ferbench.inputs import load_recipe
 from ferbench.probe import choose_arithmetic
-from ferbench.recipe import Budget, DataKey, RunSpec
 from ferbench.runner import Prepared, set_up
+from ferbench.spec import Budget, DataKey, RunSpec
 
 SIDE = 16
 SHARES = np.array([0, 0, 0, 1, 1, 2], np.uint8)
