@@ -47,8 +47,23 @@ MAY_IMPORT = {
     "study": BASE
     | {"recipe", "spec", "inputs", "environment", "data", "models", "training", "records"}
     | {"plan", "jobs", "worker", "workers", "listener"},
-    "bench": BASE | {"environment", "models", "training", "probe", "records", "runner", "plan", "jobs", "listener"},
-    "report": BASE | {"registry", "recipe", "spec", "inputs", "environment", "data", "models", "evaluation", "records"},
+    "variants": BASE | {"recipe", "inputs"},
+    "bench": BASE
+    | {
+        "inputs",
+        "variants",
+        "environment",
+        "models",
+        "training",
+        "probe",
+        "records",
+        "runner",
+        "plan",
+        "jobs",
+        "listener",
+    },
+    "report": BASE
+    | {"registry", "recipe", "spec", "inputs", "variants", "environment", "data", "models", "evaluation", "records"},
     "progress": BASE,
     "cli": BASE
     | {"inputs", "data", "models", "training", "evaluation", "records"}

@@ -62,7 +62,7 @@ def measure_inference(spec: RunSpec, n_classes: int, device_name: str, seconds: 
         ]
     return BenchRecord(
         suite="inference",
-        subject=spec.recipe.model.name + (" with flip TTA" if spec.recipe.model.flip_tta else ""),
+        subject=spec.recipe.model.name,
         finished_at=utc_now(),
         environment=Environment(**describe(device)),
         settings={

@@ -40,7 +40,7 @@ class BenchRecord(_Stored):
     schema_version: Literal[1] = BENCH_VERSION
     suite: Suite
     subject: str
-    """The model, or "ferbench"."""
+    """The model, with what tells its recipe from the shipped one in brackets, or "ferbench"."""
     finished_at: str
     """UTC, ISO 8601."""
     environment: Environment
@@ -52,7 +52,7 @@ class BenchRecord(_Stored):
     def id(self) -> str:
         """Machine, suite and subject, fit for a path: `amd-epyc-2-cores/training-plain_cnn`."""
         machine = re.sub(r"[^a-z0-9]+", "-", self.environment.device.lower()).strip("-")
-        return f"{machine}/{self.suite}-{re.sub(r'[^A-Za-z0-9_.]+', '_', self.subject)}"
+        return f"{machine}/{self.suite}-{re.sub(r'[^A-Za-z0-9_.]+', '_', self.subject).strip('_')}"
 
     def row(self, name: str) -> BenchRow | None:
         """The row of that name, if it is there."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe
-from ferbench.report.variants import by_recipe, changed_fields, recipe_fingerprint, shipped_recipe
 from ferbench.spec import Budget, RunSpec
+from ferbench.variants import by_recipe, changed_fields, recipe_fingerprint, shipped_recipe
 
 if TYPE_CHECKING:
     from ferbench.report.entries import Entry

@@ -13,8 +13,8 @@ from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store, is_outdated
 from ferbench.report.entries import ENSEMBLE, Entry, entry_of_ensemble, entry_of_runs, slug_of
-from ferbench.report.variants import by_recipe, differing_fields, digest
 from ferbench.spec import Budget, DataKey
+from ferbench.variants import by_recipe, differing_fields, digest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
 from ferbench.report.sections import calibration, class_table, ensembles, failure_table, oracle
 from ferbench.report.table import escape, table
-from ferbench.report.variants import MOST_SHOWN
 from ferbench.spec import Budget, DataKey
+from ferbench.variants import MOST_SHOWN
 
 ROWS = WEIGHED
 """With more entries or failed runs than this, a track's tables hold the first ones."""

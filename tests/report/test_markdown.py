@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from ferbench import variants
 from ferbench.inputs import load_budget, load_recipe, parse_override
 from ferbench.records.record import ArithmeticUsed
-from ferbench.report import markdown, variants
+from ferbench.report import markdown
 from ferbench.report.commands import run_commands
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build

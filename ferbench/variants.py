@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from ferbench.errors import InputError
-from ferbench.inputs import STRATEGY, load_recipe
+from ferbench.inputs import STRATEGY, load_recipe, recipe_names
 from ferbench.recipe import Recipe
 from ferbench.toml import flat_fields
 
@@ -19,8 +19,8 @@ ItemT = TypeVar("ItemT")
 MOST_SHOWN = 2
 """Changed fields that make a label."""
 _KNOBS = "imbalance.params."
-_UNNAMED = (STRATEGY, "training.precision.", "training.channels_last", "training.compile")
-"""Fields that have a column of their own, or should change nothing but the speed."""
+UNNAMED = (STRATEGY, "training.precision.", "training.channels_last", "training.compile")
+"""Beginnings of fields that have a column of their own in a leaderboard, or should change nothing but the speed."""
 
 
 def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> dict[str, list[ItemT]]:
@@ -47,7 +47,7 @@ def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
     differing = {}
     for key, recipe in recipes.items():
         usual = shipped(recipe.model.name, recipe.imbalance.strategy) or firsts.setdefault(recipe.model.name, recipe)
-        differing[key] = {f: v for f, v in changed_fields(recipe, usual).items() if not f.startswith(_UNNAMED)}
+        differing[key] = {f: v for f, v in changed_fields(recipe, usual).items() if not f.startswith(UNNAMED)}
     return differing
 
 
@@ -67,14 +67,39 @@ def changed_fields(recipe: Recipe, usual: Recipe) -> dict[str, Any]:
     return {f: v for f, v in flat_fields(recipe.model_dump(include=changed)) if known.get(f) != v}
 
 
-def variant_label(differs: dict[str, Any]) -> str:
-    """A few words for a recipe: its init or its changed fields, or a hash of them when those are many; mostly ""."""
-    if set(differs) == {"model.init"}:
-        return str(differs["model.init"])
+def variant_label(recipe: Recipe, differs: dict[str, Any], unnamed: tuple[str, ...] = UNNAMED) -> str:
+    """A few words for what a recipe changes of its model's shipped one; mostly "".
+
+    Its init or its changed fields; where those are many, another shipped recipe and what it changes of that, or a hash.
+
+    Args:
+        differs: the changed fields and their values.
+        unnamed: beginnings of fields that are not named.
+    """
     if len(differs) <= MOST_SHOWN:
-        return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in differs.items())
+        return _fields(differs)
+    for name, other in _other_recipes(recipe.model.name, recipe.imbalance.strategy):
+        tables = [n for n in Recipe.model_fields if getattr(recipe, n) != getattr(other, n)]
+        # a study has thousands of recipes that are nowhere near
+        if len(tables) <= MOST_SHOWN + len(unnamed):
+            rest = {f: v for f, v in changed_fields(recipe, other).items() if not f.startswith(unnamed)}
+            if len(rest) <= MOST_SHOWN:
+                return ", ".join(filter(None, (name, _fields(rest))))
     # the list of recipes below the table spells it out; the same with every strategy
     return digest({f: v for f, v in differs.items() if not f.startswith(_KNOBS)})
+
+
+def _fields(changed: dict[str, Any]) -> str:
+    if set(changed) == {"model.init"}:
+        return str(changed["model.init"])
+    return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in changed.items())
+
+
+@cache
+def _other_recipes(model: str, strategy: str) -> tuple[tuple[str, Recipe], ...]:
+    """The shipped recipes for a model that do not have its name, by name, with a strategy."""
+    named = [(name, shipped_recipe(name, strategy)) for name in recipe_names() if name != model]
+    return tuple((name, recipe) for name, recipe in named if recipe is not None and recipe.model.name == model)
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:
