@@ -13,7 +13,7 @@ WIDTHS = (32, 64, 128, 256)
 
 
 def _conv(n_in: int, n_out: int) -> list[nn.Module]:
-    return [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+    return [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out)]
 
 
 class PlainCNN(nn.Module):
@@ -23,7 +23,9 @@ class PlainCNN(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for n_in, n_out in zip((1, *WIDTHS), WIDTHS, strict=False):
-            layers += [*_conv(n_in, n_out), *_conv(n_out, n_out), nn.MaxPool2d(2)]
+            # pooled before the ReLU, which is left a quarter of the values: the same result and gradients, bit by bit
+            layers += [*_conv(n_in, n_out), nn.ReLU(inplace=True)]
+            layers += [*_conv(n_out, n_out), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(WIDTHS[-1], n_classes))
         for module in self.modules():
