@@ -23,6 +23,9 @@ from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
 _STRATEGIES = shipped("baselines", "strategies.toml")
+FROM_SCRATCH: dict[str, Any] = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
+"""What changes in a recipe that starts from ImageNet weights where there are none: a backbone frozen as it was drawn,
+or norms that know nothing of the images, would learn nothing."""
 _ABOUT = ("paper", "provenance")
 """Tables of a recipe file that say where its values come from."""
 

@@ -13,7 +13,7 @@ from ferbench.data.dataset import RENAMED_FOLDERS
 from ferbench.data.protocol import clean_test, divide
 from ferbench.environment import check_device_name
 from ferbench.errors import InputError
-from ferbench.inputs import Paper, load_budget, load_paper, load_recipe, recipe_names
+from ferbench.inputs import FROM_SCRATCH, Paper, load_budget, load_paper, load_recipe, recipe_names
 from ferbench.records.facts import DataFacts
 from ferbench.records.store import Store
 from ferbench.spec import DECOUPLED, TTA_PATTERN, Budget, DataKey, RunSpec
@@ -242,11 +242,9 @@ def _without_weights(name: str, paper: Paper, init: str | None) -> tuple[dict[st
     missing = init is None and model.init == "imagenet" and not models.has_imagenet(model.name)
     if not missing and (init, model.init) != ("scratch", "imagenet"):
         return {}, (followed,)
-    # a backbone frozen as it was drawn, or norms that know nothing of the images, would learn nothing
-    changes = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
     # a record must not name a machine's folders: the error of --init does
     why = f": ImageNet weights of {model.name} are not here (--init imagenet says where they belong)" if missing else ""
-    return changes, (followed, f"{name} runs from scratch, nothing frozen{why}")
+    return FROM_SCRATCH, (followed, f"{name} runs from scratch, nothing frozen{why}")
 
 
 def _recipes(word: str) -> list[str]:

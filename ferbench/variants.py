@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from ferbench.errors import InputError
-from ferbench.inputs import STRATEGY, load_recipe, recipe_names
+from ferbench.inputs import FROM_SCRATCH, STRATEGY, changed_recipe, load_recipe, recipe_names
 from ferbench.recipe import Recipe
 from ferbench.toml import flat_fields
 
@@ -51,8 +51,8 @@ def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
     return differing
 
 
-def shipped_recipe(model: str, strategy: str) -> Recipe | None:
-    """The shipped recipe of a model with a strategy; None: there is none any more."""
+def shipped_recipe(model: str, strategy: str | None) -> Recipe | None:
+    """The shipped recipe of a model with a strategy, or its own one; None: there is none any more."""
     try:
         return load_recipe(model, strategy=strategy)
     except InputError:
@@ -73,33 +73,43 @@ def variant_label(recipe: Recipe, differs: dict[str, Any], unnamed: tuple[str, .
     Its init or its changed fields; where those are many, another shipped recipe and what it changes of that, or a hash.
 
     Args:
-        differs: the changed fields and their values.
+        differs: the changed fields and their values; below the table, where they are many.
         unnamed: beginnings of fields that are not named.
     """
     if len(differs) <= MOST_SHOWN:
         return _fields(differs)
-    for name, other in _other_recipes(recipe.model.name, recipe.imbalance.strategy):
+    has_column = STRATEGY in unnamed
+    near: list[tuple[str, dict[str, Any]]] = []
+    for name, other in _other_recipes(recipe.model.name, recipe.imbalance.strategy if has_column else None):
         tables = [n for n in Recipe.model_fields if getattr(recipe, n) != getattr(other, n)]
-        # a study has thousands of recipes that are nowhere near
-        if len(tables) <= MOST_SHOWN + len(unnamed):
+        # a study has thousands of recipes that are nowhere near; [training] may differ in what is not named
+        if len(tables) <= MOST_SHOWN + 1:
             rest = {f: v for f, v in changed_fields(recipe, other).items() if not f.startswith(unnamed)}
-            if len(rest) <= MOST_SHOWN:
-                return ", ".join(filter(None, (name, _fields(rest))))
-    # the list of recipes below the table spells it out; the same with every strategy
-    return digest({f: v for f, v in differs.items() if not f.startswith(_KNOBS)})
+            near.append((name, rest))
+    name, rest = min(near, key=lambda other: len(other[1]), default=("", differs))
+    if len(rest) <= MOST_SHOWN:
+        return ", ".join(filter(None, (name, _fields(rest))))
+    # the same with every strategy, where that is named beside it
+    return digest({f: v for f, v in differs.items() if not (has_column and f.startswith(_KNOBS))})
 
 
 def _fields(changed: dict[str, Any]) -> str:
     if set(changed) == {"model.init"}:
         return str(changed["model.init"])
-    return ", ".join(f"{f.rpartition('.')[2]}={v}" for f, v in changed.items())
+    short = [f.rpartition(".")[2] for f in changed]
+    return ", ".join(f"{n if short.count(n) == 1 else f}={v}" for n, (f, v) in zip(short, changed.items(), strict=True))
 
 
 @cache
-def _other_recipes(model: str, strategy: str) -> tuple[tuple[str, Recipe], ...]:
-    """The shipped recipes for a model that do not have its name, by name, with a strategy."""
+def _other_recipes(model: str, strategy: str | None) -> tuple[tuple[str, Recipe], ...]:
+    """The shipped recipes for a model that do not have its name, by name, with a strategy; None: their own one.
+
+    Those that start from ImageNet weights also as they train from scratch.
+    """
     named = [(name, shipped_recipe(name, strategy)) for name in recipe_names() if name != model]
-    return tuple((name, recipe) for name, recipe in named if recipe is not None and recipe.model.name == model)
+    found = [(name, recipe) for name, recipe in named if recipe is not None and recipe.model.name == model]
+    scratch = [(f"{n}, scratch", changed_recipe(r, FROM_SCRATCH, n)) for n, r in found if r.model.init == "imagenet"]
+    return (*found, *scratch)
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

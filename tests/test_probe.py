@@ -56,6 +56,13 @@ def test_fastest_of_what_the_device_has_is_taken(seconds, bf16):
     assert choice.images_per_second == dict(zip(NAMES, (16.0, 16.0, 32.0, 8.0), strict=True))
 
 
+def test_large_batches_are_timed_by_a_part_of_them(seconds, bf16):
+    seconds({name: [2.0] * 4 for name in NAMES})
+    spec = spec_of(**{"training.batch_size": 256}).model_copy(update={"budget": load_budget("full")})
+    choice = choose_arithmetic(spec, 7, CPU)
+    assert set(choice.images_per_second.values()) == {probe.CPU_BATCH / 2}
+
+
 @pytest.mark.parametrize(("step", "rounds"), [(1.0, 3), (0.125, 8), (0.01, probe.MOST_ROUNDS)])
 def test_short_steps_are_timed_more_often(step, rounds, seconds, bf16):
     asked = seconds({name: [step] * 99 for name in NAMES})

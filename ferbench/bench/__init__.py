@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import process_age
+from ferbench.errors import InputError
 
 if TYPE_CHECKING:
     from ferbench.plan import Plan
@@ -57,6 +58,9 @@ def _records(
 
         yield measure_start(plan.dataset, rounds)
         return
+    for spec in plan.specs:
+        if spec.source != spec:
+            raise InputError(f"bench {suite}: {spec.recipe.imbalance.strategy} starts from a finished run")
     begun = process_age()
     for spec in plan.specs:
         if suite == "accuracy":
@@ -64,44 +68,50 @@ def _records(
 
             # as if each run had a process of its own
             yield measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
-            continue
-        if suite == "inference":
+        elif suite == "inference":
             from ferbench.bench.inference import measure_inference
 
-            record = measure_inference(spec, len(plan.dataset.classes), plan.device, seconds)
+            yield _called(measure_inference(spec, len(plan.dataset.classes), plan.device, seconds), spec.recipe, {})
         else:
-            record = _measured(suite, _evened(spec, overrides), plan, rounds, seconds)
-        yield record.model_copy(update={"subject": subject_of(spec.recipe)})
+            yield _measured(suite, spec, plan, overrides, rounds, seconds)
 
 
-def _measured(suite: str, spec: RunSpec, plan: Plan, rounds: int, seconds: float) -> BenchRecord:
-    if suite == "training":
-        from ferbench.bench.training import measure_training
-
-        return measure_training(spec, plan.dataset, plan.device, rounds, seconds)
-    if suite == "parts":
-        from ferbench.bench.parts import measure_parts
-
-        return measure_parts(spec, plan.dataset, plan.device, rounds, seconds)
-    from ferbench.bench.growth import measure_growth
-
-    return measure_growth(spec, plan.dataset, plan.device, rounds)
-
-
-def _evened(spec: RunSpec, overrides: dict[str, Any]) -> RunSpec:
-    """The run with what would make its epochs unlike each other switched off, unless it was asked for."""
+def _measured(
+    suite: str, spec: RunSpec, plan: Plan, overrides: dict[str, Any], rounds: int, seconds: float
+) -> BenchRecord:
+    """What a suite that trains measures."""
     from ferbench.bench.training import OVERRIDES
     from ferbench.inputs import changed_recipe
 
-    changes = {field: value for field, value in OVERRIDES.items() if field not in overrides}
-    return spec.model_copy(update={"recipe": changed_recipe(spec.recipe, changes, "bench")})
+    # the caller may leave a field's table out
+    evened = {f: v for f, v in OVERRIDES.items() if f not in overrides and f.partition(".")[2] not in overrides}
+    timed = spec.model_copy(update={"recipe": changed_recipe(spec.recipe, evened, "bench")})
+    if suite == "training":
+        from ferbench.bench.training import measure_training
+
+        record = measure_training(timed, plan.dataset, plan.device, rounds, seconds)
+    elif suite == "parts":
+        from ferbench.bench.parts import measure_parts
+
+        record = measure_parts(timed, plan.dataset, plan.device, rounds, seconds)
+    else:
+        from ferbench.bench.growth import measure_growth
+
+        record = measure_growth(timed, plan.dataset, plan.device, rounds)
+    return _called(record, spec.recipe, evened)
 
 
-def subject_of(recipe: Recipe) -> str:
-    """A model, and what tells its recipe from the shipped one: `plain_cnn (compile=True)`."""
+def _called(record: BenchRecord, recipe: Recipe, evened: dict[str, Any]) -> BenchRecord:
+    """A record with what tells its recipe from its model's shipped one, but for the fields that were evened out."""
     from ferbench.inputs import load_recipe
     from ferbench.variants import changed_fields, variant_label
 
-    model = recipe.model.name
-    label = variant_label(recipe, changed_fields(recipe, load_recipe(model)), unnamed=())
-    return f"{model} ({label})" if label else model
+    usual = load_recipe(recipe.model.name)
+    changes = {f: v for f, v in changed_fields(recipe, usual).items() if f not in evened}
+    if not changes:
+        return record
+    label = variant_label(recipe, changes, unnamed=tuple(evened))
+    told = ", ".join(f"{f} = {v}" for f, v in changes.items())
+    return record.model_copy(
+        update={"subject": f"{record.subject} ({label})", "settings": {**record.settings, "changes": told}}
+    )

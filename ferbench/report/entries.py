@@ -68,8 +68,8 @@ class Entry:
     spec: RunSpec | None
     """Of the first run; None for an ensemble."""
     variant: str
-    """What tells this recipe from the shipped one ("lr=0.05", or a hash), and TTA; or an ensemble's members; mostly
-    ""."""
+    """What tells this recipe from its model's shipped one ("lr=0.05", another shipped recipe, a hash), and TTA; or an
+    ensemble's members; mostly ""."""
     differs: dict[str, Any]
     """The recipe's values of the dotted fields in which it is not the shipped one; see `variants.differing_fields`."""
     slug: str

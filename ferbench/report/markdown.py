@@ -226,7 +226,7 @@ def _recipe_remark(track: Track) -> Iterator[str]:
             f"- {escape(name)}: " + ", ".join(f"`{f} = {v}`" for f, v in differs.items())
             for name, differs in sorted(varied.items())
         ]
-        yield "Recipes that differ from the shipped ones in more than a name has room for:\n\n" + "\n".join(lines)
+        yield "Recipes that change more of their model's shipped one than a name has room for:\n\n" + "\n".join(lines)
 
 
 def _images(track: Track, *kinds: Kind) -> Iterator[str]:

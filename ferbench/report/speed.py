@@ -25,6 +25,8 @@ class Table:
     """How to read it."""
     commits: str
     """Which source was measured."""
+    changes: dict[str, str]
+    """By subject, what its recipe changes of its model's shipped one."""
 
 
 def tables(records: Sequence[BenchRecord]) -> Iterator[Table]:
@@ -37,7 +39,9 @@ def tables(records: Sequence[BenchRecord]) -> Iterator[Table]:
         headers, row_of, remark = _SUITES[suite]
         own = sorted(group, key=lambda r: r.subject)
         commits = ", ".join(sorted({r.environment.commit or "unknown" for r in own}))
-        yield Table(suite, machine, headers, [row for r in own for row in row_of(r)], remark, f"Commit {commits}")
+        rows = [row for r in own for row in row_of(r)]
+        changes = {r.subject: str(r.settings["changes"]) for r in own if "changes" in r.settings}
+        yield Table(suite, machine, headers, rows, remark, f"Commit {commits}", changes)
 
 
 def render(records: Sequence[BenchRecord]) -> str:
@@ -50,6 +54,8 @@ def render(records: Sequence[BenchRecord]) -> str:
     for t in tables(records):
         parts.append(f"## {t.suite}: {t.machine}\n\n{t.remark} {t.commits}.\n")
         parts.append(table(t.headers, t.rows, _WORDS) + "\n")
+        if t.changes:
+            parts.append("\n".join(f"- {name}: `{changes}`" for name, changes in t.changes.items()) + "\n")
     return "\n".join(parts)
 
 
@@ -101,7 +107,9 @@ def _parts(record: BenchRecord) -> Iterator[list[str]]:
 
 def _inference(record: BenchRecord) -> Iterator[list[str]]:
     for row in record.rows:
-        head = [record.subject, str(record.settings["input size"]), str(record.settings["arithmetic"]), row.name]
+        # what is exported is in fp32, whatever torch computes in
+        arithmetic = "fp32" if row.name == "onnxruntime" else str(record.settings["arithmetic"])
+        head = [record.subject, str(record.settings["input size"]), arithmetic, row.name]
         sizes = [int(unit.removeprefix("ms at ")) for unit in row.samples if unit.startswith("ms at ")]
         for size in sizes:
             times = sorted(row.samples[f"ms at {size}"])

@@ -25,7 +25,7 @@ from ferbench.errors import InputError
 from ferbench.plan import make_plan
 from ferbench.probe import Choice
 from ferbench.records.bench import BenchRow, Suite
-from ferbench.report.speed import tables
+from ferbench.report.speed import render, tables
 
 
 def samples(record) -> dict[str, dict[str, int]]:
@@ -152,7 +152,7 @@ def test_recipes_of_one_model_have_records_of_their_own(faces, tmp_path, monkeyp
     measure = parts.measure_parts
     monkeypatch.setattr(parts, "measure_parts", lambda spec, *args: evened.append(spec) or measure(spec, *args))
     words = {"models": "plain_cnn,plain_cnn_fast", "seeds": (0,), "target": 0.0, "rounds": 1, "seconds": 0.01}
-    for overrides in ({"model.input_size": 16}, {"model.input_size": 16, "augment.mixup": 0.2}):
+    for overrides in ({"model.input_size": 16}, {"model.input_size": 16, "mixup": 0.2}):
         words["overrides"] = overrides
         done = list(run_suite("parts", **words, source=faces, results=tmp_path / "r", device="cpu"))
         assert len(done) == 2
@@ -162,7 +162,13 @@ def test_recipes_of_one_model_have_records_of_their_own(faces, tmp_path, monkeyp
         "parts-plain_cnn_plain_cnn_fast_input_size_16",
         "parts-plain_cnn_plain_cnn_fast_input_size_16_mixup_0.2",
     ]
-    assert done[1][0].subject == "plain_cnn (plain_cnn_fast, input_size=16, mixup=0.2)"
+    record = done[1][0]
+    assert record.subject == "plain_cnn (plain_cnn_fast, input_size=16, mixup=0.2)"
+    changes = record.settings["changes"].split(", ")
+    assert {"model.input_size = 16", "augment.mixup = 0.2", "optimizer.name = muon"} < set(changes)
+    # evened out
+    assert not any("start_size" in c or "epochs" in c for c in changes)
+    assert f"- {record.subject}: `{record.settings['changes']}`" in render([record])
     recipes = [spec.recipe for spec in evened]
     # one size and one stage, but mixing where it is asked for
     assert {r.training.start_size for r in recipes} == {0}
@@ -201,9 +207,13 @@ def test_command_stores_what_it_measured(ferbench, tmp_path):
         (["training", "--seconds", "0"], "seconds"),
         (["accuracy", "--target", "65"], "target"),
         (["training", "--device", "cuda:99"], "cuda:99"),
+        (["parts", "--models", "POSTHOC.toml"], "bench parts: posthoc_class_bias starts from a finished run"),
     ],
 )
 def test_bad_usage_is_one_message_and_exit_code_2(words, message, ferbench, tmp_path):
+    (tmp_path / "POSTHOC.toml").write_text(
+        "[model]\nname = 'plain_cnn'\n[imbalance]\nstrategy = 'posthoc_class_bias'\n"
+    )
     done = ferbench("bench", *words, "--data", "synthetic")
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -66,9 +66,10 @@ def test_training_by_hand(training):
 def test_inference_by_hand(bench):
     times = [float(t) for t in range(1, 102)]
     rows = {"eager": {"ready s": [1.0], "ms at 32": times, "MB at 32": [412.4]}, "onnxruntime": {}}
-    (table,) = tables([bench("inference", rows, arithmetic="fp32 contiguous", **{"input size": 40})])
+    (table,) = tables([bench("inference", rows, arithmetic="bf16 contiguous", **{"input size": 40})])
     eager, onnx = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
-    assert (onnx["pixels"], onnx["arithmetic"], onnx["engine"]) == ("40", "fp32 contiguous", "onnxruntime")
+    assert (eager["pixels"], eager["arithmetic"], eager["engine"]) == ("40", "bf16 contiguous", "eager")
+    assert (onnx["pixels"], onnx["arithmetic"], onnx["engine"]) == ("40", "fp32", "onnxruntime")
     assert (eager["p50, ms"], eager["p99, ms"], eager["passes"]) == ("51.00", "100.00", "101")
     assert (eager["images/s"], eager["peak memory, MB"]) == ("627", "412")
     assert onnx["images/s"] == "–"
