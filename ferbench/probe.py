@@ -1,6 +1,6 @@
 """Which precision and memory order train a network fastest here: a few steps of each, timed once and remembered.
 
-On one CPU with bf16 instructions, bf16 trains the plain CNN more than twice as fast as fp32 and EfficientNets slower:
+On one CPU with bf16 instructions, bf16 trains the plain CNN about twice as fast as fp32 and EfficientNets slower:
 no rule of thumb would do.
 """
 
