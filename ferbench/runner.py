@@ -22,15 +22,7 @@ from ferbench.evaluation.throughput import measure_throughput
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
-from ferbench.records.record import (
-    ArithmeticUsed,
-    Cost,
-    Environment,
-    EpochRow,
-    RunRecord,
-    Throughput,
-    utc_now,
-)
+from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
 from ferbench.records.store import HONEST, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint

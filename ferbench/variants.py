@@ -82,8 +82,8 @@ def variant_label(recipe: Recipe, differs: dict[str, Any], unnamed: tuple[str, .
     near: list[tuple[str, dict[str, Any]]] = []
     for name, other in _other_recipes(recipe.model.name, recipe.imbalance.strategy if has_column else None):
         tables = [n for n in Recipe.model_fields if getattr(recipe, n) != getattr(other, n)]
-        # a study has thousands of recipes that are nowhere near; [training] may differ in what is not named
-        if len(tables) <= MOST_SHOWN + 1:
+        # a study has thousands of recipes that are nowhere near
+        if sum(not any(u.startswith(f"{n}.") for u in unnamed) for n in tables) <= MOST_SHOWN:
             rest = {f: v for f, v in changed_fields(recipe, other).items() if not f.startswith(unnamed)}
             near.append((name, rest))
     name, rest = min(near, key=lambda other: len(other[1]), default=("", differs))

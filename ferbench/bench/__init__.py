@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ferbench.plan import Plan
     from ferbench.recipe import Recipe
     from ferbench.records.bench import BenchRecord
-    from ferbench.spec import RunSpec
 
 
 def run_suite(
@@ -36,21 +35,24 @@ def run_suite(
     """
     from ferbench.plan import make_plan
 
+    fixed: dict[str, Any] = {}
+    if suite in ("training", "parts", "growth"):
+        from ferbench.bench.training import OVERRIDES as fixed
     plan = make_plan(
         models,
         source=source,
         seeds=seeds if suite == "accuracy" else (0,),
         budget="full",
-        overrides=overrides,
+        overrides={**fixed, **overrides},
         results=results,
         device=device,
     )
-    for record in _records(suite, plan, overrides, target, rounds, seconds):
+    for record in _records(suite, plan, fixed, target, rounds, seconds):
         yield record, plan.store.write_bench(record)
 
 
 def _records(
-    suite: str, plan: Plan, overrides: dict[str, Any], target: float, rounds: int, seconds: float
+    suite: str, plan: Plan, fixed: dict[str, Any], target: float, rounds: int, seconds: float
 ) -> Iterator[BenchRecord]:
     """What a suite measures, one record for each run of the plan; the start suite is one record."""
     if suite == "start":
@@ -68,49 +70,35 @@ def _records(
 
             # as if each run had a process of its own
             yield measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
+            continue
+        if suite == "training":
+            from ferbench.bench.training import measure_training
+
+            record = measure_training(spec, plan.dataset, plan.device, rounds, seconds)
+        elif suite == "parts":
+            from ferbench.bench.parts import measure_parts
+
+            record = measure_parts(spec, plan.dataset, plan.device, rounds, seconds)
         elif suite == "inference":
             from ferbench.bench.inference import measure_inference
 
-            yield _called(measure_inference(spec, len(plan.dataset.classes), plan.device, seconds), spec.recipe, {})
+            record = measure_inference(spec, len(plan.dataset.classes), plan.device, seconds)
         else:
-            yield _measured(suite, spec, plan, overrides, rounds, seconds)
+            from ferbench.bench.growth import measure_growth
+
+            record = measure_growth(spec, plan.dataset, plan.device, rounds)
+        yield _called(record, spec.recipe, fixed)
 
 
-def _measured(
-    suite: str, spec: RunSpec, plan: Plan, overrides: dict[str, Any], rounds: int, seconds: float
-) -> BenchRecord:
-    """What a suite that trains measures."""
-    from ferbench.bench.training import OVERRIDES
-    from ferbench.inputs import changed_recipe
-
-    # the caller may leave a field's table out
-    evened = {f: v for f, v in OVERRIDES.items() if f not in overrides and f.partition(".")[2] not in overrides}
-    timed = spec.model_copy(update={"recipe": changed_recipe(spec.recipe, evened, "bench")})
-    if suite == "training":
-        from ferbench.bench.training import measure_training
-
-        record = measure_training(timed, plan.dataset, plan.device, rounds, seconds)
-    elif suite == "parts":
-        from ferbench.bench.parts import measure_parts
-
-        record = measure_parts(timed, plan.dataset, plan.device, rounds, seconds)
-    else:
-        from ferbench.bench.growth import measure_growth
-
-        record = measure_growth(timed, plan.dataset, plan.device, rounds)
-    return _called(record, spec.recipe, evened)
-
-
-def _called(record: BenchRecord, recipe: Recipe, evened: dict[str, Any]) -> BenchRecord:
-    """A record with what tells its recipe from its model's shipped one, but for the fields that were evened out."""
+def _called(record: BenchRecord, recipe: Recipe, fixed: dict[str, Any]) -> BenchRecord:
+    """A record with what tells its recipe from its model's shipped one, both with what the suite fixes."""
     from ferbench.inputs import load_recipe
     from ferbench.variants import changed_fields, variant_label
 
-    usual = load_recipe(recipe.model.name)
-    changes = {f: v for f, v in changed_fields(recipe, usual).items() if f not in evened}
+    changes = changed_fields(recipe, load_recipe(recipe.model.name, overrides=fixed))
     if not changes:
         return record
-    label = variant_label(recipe, changes, unnamed=tuple(evened))
+    label = variant_label(recipe, changes, unnamed=tuple(f for f in fixed if f not in changes))
     told = ", ".join(f"{f} = {v}" for f, v in changes.items())
     return record.model_copy(
         update={"subject": f"{record.subject} ({label})", "settings": {**record.settings, "changes": told}}
