@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 EVALUATED_AT_ONCE = 512
 """Images on a GPU, which a batch that learns nothing leaves more room."""
 
+AUGMENTED_AT_ONCE = 2**21
+"""Pixels on a GPU, 7 batches of 128 images at 48: one of them is some 70 kernels, each too small to fill it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:
@@ -36,6 +39,8 @@ class Batches:
     mean: float
     std: float
     memory_format: torch.memory_format
+    augmented_at_once: int = 0
+    """Pixels of as many whole batches as are augmented together; one batch at least."""
 
     @classmethod
     def of(
@@ -67,6 +72,7 @@ class Batches:
             model.mean,
             model.std,
             arithmetic.memory_format,
+            AUGMENTED_AT_ONCE if arithmetic.device.type == "cuda" else 0,
         )
 
     def __len__(self) -> int:
@@ -108,24 +114,29 @@ class Batches:
             partners: with `Pasting`, the images that patches come from, as `order`.
         """
         at = 0
-        for index, coin in zip(order.split(self.batch_size), coins, strict=False):
-            images, targets = self._augmented(index, size, recipe, generator)
+        drawn = self._augmented(order, size, recipe, generator)
+        for batch, coin in zip(drawn, coins, strict=False):
+            n = len(batch[0])
             if isinstance(mixing, Remix):
-                images, targets = remixed(images, targets, mixing, generator)
+                images, targets = remixed(*batch, mixing, generator)
             elif isinstance(mixing, Pasting) and partners is not None and coin < mixing.share:
-                patches = self._augmented(partners[at : at + len(index)], size, recipe, generator)
-                images, targets = pasted(images, targets, patches, mixing.alpha, generator)
+                patches = next(self._augmented(partners[at : at + n], size, recipe, generator))
+                images, targets = pasted(*batch, patches, mixing.alpha, generator)
             else:
                 # what is left of the coin where patches have had their share of it
                 rest = (coin - mixing.share) / (1 - mixing.share) if isinstance(mixing, Pasting) else coin
-                images, targets = mixed(images, targets, recipe, generator, rest)
-            at += len(index)
+                images, targets = mixed(*batch, recipe, generator, rest)
+            at += n
             yield self._normalised(images), targets
 
     def _augmented(
-        self, index: Tensor, size: int, recipe: AugmentRecipe, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        return augmented(self.images[index].float().div_(255), size, recipe, generator), self.targets[index]
+        self, order: Tensor, size: int, recipe: AugmentRecipe, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of images `[B, 1, size, size]` on the 0-1 scale, and their targets."""
+        together = max(self.augmented_at_once // (self.batch_size * size**2), 1)
+        for index in order.split(together * self.batch_size):
+            images = augmented(self.images[index].float().div_(255), size, recipe, generator)
+            yield from zip(images.split(self.batch_size), self.targets[index].split(self.batch_size), strict=True)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return images.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)

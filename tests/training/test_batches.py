@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,30 @@ def test_a_batch_without_a_coin_is_left_out():
 
 def test_training_size_may_be_another():
     assert [x.shape[2:] for x, _ in train_on(batches_of(split_of(4)), [0, 1, 2, 3], size=8)] == [(8, 8)]
+
+
+def test_batches_augmented_together_are_those_of_one_by_one():
+    """Each image by itself, each mixed within its own batch."""
+    order = np.random.default_rng(1).permutation(75).tolist()
+    alone = batches_of(split_of(75))
+    for at_once, together in ((16 * 16**2 - 1, 1), (3 * 16 * 16**2, 3), (2**20, 5)):
+        given = train_on(dataclasses.replace(alone, augmented_at_once=at_once), order)
+        assert [len(x) for x, _ in given] == [16, 16, 16, 16, 11], together
+        for (inputs, targets), (expected, labels) in zip(given, train_on(alone, order), strict=True):
+            assert torch.equal(inputs, expected)
+            assert torch.equal(targets, labels)
+
+
+def test_images_of_batches_augmented_together_are_mixed_with_their_own_batch():
+    """Each batch is of one class, so a mixture with another batch would show in the targets."""
+    split = split_of(64)
+    order = torch.from_numpy(np.argsort(split.labels, kind="stable"))
+    mixup = OFF.model_copy(update={"mixup": 1.0})
+    batches = dataclasses.replace(batches_of(split), augmented_at_once=2**20)
+    given = list(batches.training(order, 16, mixup, torch.Generator().manual_seed(0), [0.1] * 4))
+    for label, (_, targets) in enumerate(given):
+        assert (targets.argmax(1) == label).all()
+        torch.testing.assert_close(targets, batches.targets[order[label * 16]].expand(16, 4))
 
 
 def test_patches_come_from_the_partners_in_a_share_of_the_batches():
