@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from ferbench.data.dataset import Dataset
+from ferbench.data.protocol import clean_test
 from ferbench.environment import Arithmetic, choose_device, describe, peak_memory_bytes, stream_seed
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import compute
+from ferbench.evaluation.metrics import compute, scores_by_split
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.views import Views, view_maps
 from ferbench.models import MODELS, head_name
+from ferbench.recipe import ONE_SIZE
 from ferbench.records.record import Environment, RunRecord, derived_record
 from ferbench.records.store import WEIGHTS, Store
 from ferbench.runner import (
@@ -28,7 +30,6 @@ from ferbench.runner import (
     check_dataset,
     predict_split,
     run_one,
-    scores_of,
     set_up,
     throughput_of,
     weights_of,
@@ -72,18 +73,13 @@ def run_again(
         )
     if spec.tta != "none":
         return _look_again(spec, dataset, store, device_name)
-    if spec.recipe.imbalance.strategy == "tau_norm":
+    if not spec.own_epochs:
         return _tau_normalise(spec, dataset, store, device_name)
     base = store.record(source)
     assert base.cost is not None
-    epochs = _stage_epochs(spec)
-    told = f"{epochs} epochs of the classifier alone on the frozen backbone of {source.id}"
+    told = f"{spec.own_epochs} epochs of the classifier alone on the frozen backbone of {source.id}"
     after = Stage(partial(_set_up_again, store=store), base.cost, base.finished_at)
     return run_one(spec, dataset, store, device_name, watcher, at_once, [*notes, told], after)
-
-
-def _stage_epochs(spec: RunSpec) -> int:
-    return max(1, round(spec.recipe.imbalance.params["stage"] * spec.epochs))
 
 
 def _set_up_again(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, *, store: Store) -> Prepared:
@@ -97,10 +93,9 @@ def _set_up_again(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, *, st
 
 def stage_of(spec: RunSpec) -> RunSpec:
     """A decoupled run's second stage as a training: the classifier alone, for its share of the epochs."""
-    epochs, params = _stage_epochs(spec), spec.recipe.imbalance.params
-    stage = {"freeze_epochs": epochs, "freeze_lr": params["lr"], "freeze_norm": True}
-    still = {"start_size": 0, "patience": 0, "ema_decay": 0.0}
-    training = spec.recipe.training.model_copy(update={**stage, **still})
+    epochs = spec.own_epochs
+    stage = {"freeze_epochs": epochs, "freeze_lr": spec.recipe.imbalance.params["lr"], "freeze_norm": True}
+    training = spec.recipe.training.model_copy(update={**stage, **ONE_SIZE, "patience": 0, "ema_decay": 0.0})
     recipe = spec.recipe.model_copy(update={"training": training})
     return spec.model_copy(update={"recipe": recipe, "budget": spec.budget.model_copy(update={"epochs": epochs})})
 
@@ -193,6 +188,7 @@ def _stored(
         }
     )
     here = Environment(**describe(arithmetic.device))
-    made = derived_record(record, spec, scores_of(predictions, dataset), note, cost=cost, environment=here)
+    scores = scores_by_split(predictions, clean_test(dataset))
+    made = derived_record(record, spec, scores, note, cost=cost, environment=here)
     store.write_run(made, predictions, weights)
     return made

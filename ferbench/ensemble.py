@@ -10,10 +10,9 @@ import numpy as np
 
 from ferbench.environment import describe_software
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import METRICS, compute
+from ferbench.evaluation.metrics import METRICS, compute, scores_by_split
 from ferbench.evaluation.predictions import Predictions, average, same_images
 from ferbench.records.ensemble import EnsembleRecord, Member
-from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, utc_now
 from ferbench.records.store import Store, is_outdated
 from ferbench.report.leaderboard import track_order
@@ -62,7 +61,7 @@ def make_ensemble(
             Member(run=runs[i].id, weight=int(weights[i])) for i in np.argsort(-weights, kind="stable") if weights[i]
         ],
         path=path,
-        scores=scores_with_clean(list(chosen.values()), store.facts(runs[0].spec.data)),
+        scores=scores_by_split(list(chosen.values()), store.clean_test(runs[0].spec.data)),
         finished_at=utc_now(),
         ferbench=software["ferbench"],
         commit=software["commit"],

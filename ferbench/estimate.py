@@ -12,8 +12,8 @@ from ferbench.data.protocol import training_subset
 from ferbench.environment import choose_device
 from ferbench.evaluation.views import view_maps
 from ferbench.probe import choose_arithmetic
+from ferbench.recipe import ONE_SIZE
 from ferbench.runner import set_up
-from ferbench.spec import DECOUPLED
 from ferbench.training.epochs import Nobody, ValScores
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ GPU_BATCHES = 40
 
 def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float:
     """How long a run should take, from a few training steps and evaluation batches timed here and now."""
-    strategy = spec.recipe.imbalance.strategy
-    staged = strategy in DECOUPLED and strategy != "tau_norm"
-    spec = stage_of(spec) if staged and spec.tta == "none" else spec
-    # one size of images throughout, and nothing frozen: what is prepared is prepared before the timed epoch
-    still = {"start_size": 0} if staged else {"start_size": 0, "freeze_epochs": 0}
-    training = spec.recipe.training.model_copy(update=still)
+    epochs, staged = spec.own_epochs, spec.source != spec and spec.own_epochs > 0
+    spec = stage_of(spec) if staged else spec
+    # one stage too: what is prepared is prepared before the timed epoch
+    training = spec.recipe.training.model_copy(update=ONE_SIZE if staged else {**ONE_SIZE, "freeze_epochs": 0})
     spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"training": training})})
     # a share of every class: a loss may refuse to leave one out
     n_batches = GPU_BATCHES if choose_device(device_name).type == "cuda" else CPU_BATCHES
@@ -60,7 +58,8 @@ def estimate_seconds(spec: RunSpec, dataset: Dataset, device_name: str) -> float
     n_test = 0 if dataset.test is None else len(dataset.test)
     if spec.tta != "none":
         return (len(dataset.val) + n_test) * per_image * len(view_maps(spec.tta))
-    if strategy == "tau_norm":
+    if not epochs:
+        # val once more, for the choice that it makes
         return (2 * len(dataset.val) + n_test) * per_image
     epoch = images / timed.images_per_second + len(dataset.val) * per_image
-    return spec.epochs * epoch + (len(dataset.val) + n_test) * per_image
+    return epochs * epoch + (len(dataset.val) + n_test) * per_image

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ferbench.data.protocol import subset_counts
 from ferbench.environment import cpu_name, describe_software, usable_cores
 from ferbench.errors import InputError
 from ferbench.listener import Listener
@@ -53,7 +54,7 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     if at_once < 1:
         raise InputError(f"{at_once} runs at once: at least 1 is expected")
     plan.write_facts()
-    ended = _Ended()
+    ended, counts = _Ended(), plan.dataset.train.counts(len(plan.dataset.classes))
     with Workers[_Run]() as workers:
         todo = plan.todo(redo=redo)
         if min(at_once, len(todo)) > 1:
@@ -69,7 +70,7 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
             if spec.is_posthoc:
                 _adjust(plan, spec, listener, ended)
                 continue
-            listener.on_start(spec, round(len(plan.dataset.train) * spec.budget.fraction))
+            listener.on_start(spec, int(subset_counts(counts, spec.budget.fraction).sum()))
             workers.start(plan.job(spec, "run", redo, at_once), plan.store.folder(spec) / "worker.log", _Run(spec))
         while workers.at_work:
             _listen(plan, workers, listener, ended)

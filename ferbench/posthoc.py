@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ferbench.data.protocol import subset_counts
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import compute
+from ferbench.evaluation.metrics import compute, scores_by_split
 from ferbench.evaluation.predictions import Predictions, softmax
-from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord, derived_record
 from ferbench.records.store import PREDICTED_SPLITS, Store
 from ferbench.spec import RunSpec
@@ -66,12 +66,12 @@ def adjust(spec: RunSpec, store: Store) -> RunRecord:
         raise InputError(f"{trained.id}, which {strategy.name} starts from, has not ended well")
     record = store.record(trained)
     predictions = [store.predictions(trained, split) for split in PREDICTED_SPLITS]
-    counts = np.array([math.ceil(spec.budget.fraction * n) for n in facts.counts["train"].values()])
+    counts = subset_counts(np.array(list(facts.counts["train"].values())), spec.budget.fraction)
     module, function = strategy.posthoc.split(":")
     shift = getattr(importlib.import_module(module), function)(predictions[0], counts, spec.recipe.imbalance.params)
     after = [shifted(p, shift) for p in predictions]
     told = ", ".join(f"{name} {value:+.2f}" for name, value in zip(predictions[0].classes, shift, strict=True))
     note = f"predictions of {trained.id}, log-probabilities shifted as val chose: {told}"
-    adjusted = derived_record(record, spec, scores_with_clean(after, facts), note)
+    adjusted = derived_record(record, spec, scores_by_split(after, facts.is_clean), note)
     store.write_run(adjusted, after)
     return adjusted

@@ -95,8 +95,8 @@ class Progress:
         """Show the run's bar."""
         self._started += 1
         label, images = run_label(spec), max(images, 1)
-        task = self._epoch.add_task(f"[bold]{label}", total=spec.epochs * images, facts="starting")
-        self._at_work[spec.id] = _Shown(task, label, images, spec.epochs)
+        task = self._epoch.add_task(f"[bold]{label}", total=spec.own_epochs * images or None, facts="starting")
+        self._at_work[spec.id] = _Shown(task, label, images, spec.own_epochs)
         if not self.console.is_terminal:
             what = f"{spec.epochs} epochs" if spec.source == spec else "from a trained run"
             self.console.print(f"[{self._started}/{self._n_runs}] {label}: {what}")

@@ -6,7 +6,7 @@ what was done before they existed, so that old records stay readable under their
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -144,6 +144,10 @@ class TrainingRecipe(Table):
     """Strength of the augmentation in the first epoch as a share of the recipe's, growing as the images do."""
     compile: bool = False
     """Whether torch compiles the network: a minute at the start of each image size."""
+
+
+ONE_SIZE: dict[str, Any] = {"start_size": 0, "start_strength": 1.0}
+"""Of [training]: every epoch has the same image size and augmentation."""
 
 
 class AugmentRecipe(Table):

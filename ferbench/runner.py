@@ -15,7 +15,7 @@ from ferbench.data.dataset import Dataset, Split, image_ids
 from ferbench.data.protocol import clean_test, training_subset
 from ferbench.environment import Arithmetic, choose_device, describe, peak_memory_bytes, stream_seed
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import Scores, clean_scores, compute, score
+from ferbench.evaluation.metrics import compute, scores_by_split
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.throughput import measure_throughput
@@ -184,8 +184,10 @@ def run_one(
     watcher.on_note(f"computes in {choice}")
     prepared = (set_up if after is None else after.set_up)(spec, dataset, choice.arithmetic)
     fitted = fit(prepared.trainer, prepared.validate, checkpoint, watcher)
-    this_sitting = time.perf_counter() - start
+    trained = time.perf_counter()
     predictions = _predictions(prepared, fitted)
+    scores = scores_by_split(predictions, clean_test(dataset))
+    seconds = max(fitted.elapsed, trained - start) + time.perf_counter() - trained
     record = RunRecord(
         id=spec.id,
         spec=spec,
@@ -194,8 +196,8 @@ def run_one(
         finished_at=utc_now(),
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
-        scores=scores_of(predictions, dataset),
-        cost=_cost(prepared, fitted, this_sitting, after),
+        scores=scores,
+        cost=_cost(prepared, fitted, seconds, after),
         environment=environment,
         arithmetic=ArithmeticUsed(
             precision=choice.arithmetic.name,
@@ -223,27 +225,25 @@ def _predictions(prepared: Prepared, fitted: Fitted) -> list[Predictions]:
     return found
 
 
-def _cost(prepared: Prepared, fitted: Fitted, this_sitting: float, after: Stage | None) -> Cost:
+def _cost(prepared: Prepared, fitted: Fitted, seconds: float, after: Stage | None) -> Cost:
     spec, trainer = prepared.spec, prepared.trainer
     # before the speed of inference is measured, which takes memory of its own
     peak = peak_memory_bytes(trainer.arithmetic.device)
-    parameters, macs = count_cost(spec.recipe.model, len(prepared.dataset.classes))
-    train_seconds = sum(e.seconds for e in fitted.history)
-    before = (0.0, 0.0) if after is None else (after.cost.train_seconds, after.cost.total_seconds)
+    trained = [(e.seconds, e.images_per_second) for e in fitted.history]
+    if after is not None:
+        trained.append((after.cost.train_seconds, after.cost.images_per_second))
+        seconds += after.cost.total_seconds
+    train_seconds = sum(s for s, _ in trained)
     return Cost(
-        train_seconds=before[0] + train_seconds,
-        total_seconds=before[1] + max(fitted.elapsed, this_sitting),
-        images_per_second=sum(e.seconds * e.images_per_second for e in fitted.history) / train_seconds,
+        train_seconds=train_seconds,
+        total_seconds=seconds,
+        images_per_second=sum(s * rate for s, rate in trained) / train_seconds,
         peak_memory_bytes=peak,
-        parameters=parameters,
-        macs=macs,
+        # a strategy may have another classifier
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+        macs=count_cost(spec.recipe.model, len(prepared.dataset.classes))[1],
         inference=throughput_of(trainer.network, spec, trainer.arithmetic),
     )
-
-
-def scores_of(predictions: list[Predictions], dataset: Dataset) -> dict[str, Scores]:
-    """The scores of val and test, and of the test images without a twin."""
-    return {p.split: score(p) for p in predictions} | clean_scores(predictions[1], clean_test(dataset))
 
 
 def throughput_of(network: nn.Module, spec: RunSpec, arithmetic: Arithmetic) -> list[Throughput]:

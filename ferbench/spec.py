@@ -61,6 +61,14 @@ class RunSpec(Table):
         return self.budget.epochs or self.recipe.training.epochs
 
     @property
+    def own_epochs(self) -> int:
+        """Epochs that it trains itself: those of a classifier on a frozen backbone, none of what is made of a run."""
+        if self.source == self:
+            return self.epochs
+        stage = 0.0 if self.tta != "none" else self.recipe.imbalance.params.get("stage", 0.0)
+        return max(1, round(stage * self.epochs)) if stage else 0
+
+    @property
     def batch_size(self) -> int:
         """Images per update under this budget."""
         return self.budget.batch_size or self.recipe.training.batch_size

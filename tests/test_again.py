@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ferbench.again import run_again
+from ferbench.again import run_again, stage_of
 from ferbench.data.dataset import Dataset
 from ferbench.data.synthetic import generate
 from ferbench.errors import InputError
@@ -106,7 +106,33 @@ def test_only_the_classifier_changes(strategy, store, drawn):
     base = store.record(spec.source)
     own = sum(row.seconds for row in record.history)
     assert record.cost.train_seconds == pytest.approx(base.cost.train_seconds + own)
+    # 210 images an epoch
+    assert record.cost.images_per_second * record.cost.train_seconds == pytest.approx(210 * (EPOCHS + 3))
+    assert record.cost.parameters == sum(p.numel() for p in build_network(spec.recipe, 7).parameters())
     assert store.is_done(spec)
+
+
+def test_the_classifiers_stage_has_one_size_and_one_augmentation(drawn):
+    recipe = load_recipe(
+        "plain_cnn", strategy="crt", overrides={"training.start_size": 24, "training.start_strength": 0.2}
+    )
+    training = stage_of(spec_of(drawn, "crt").model_copy(update={"recipe": recipe})).recipe.training
+    assert (training.start_size, training.start_strength) == (0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "tta", "epochs"),
+    [
+        ("none", "none", EPOCHS),
+        ("crt", "none", 3),
+        ("crt", "flip", 0),
+        ("none", "flip", 0),
+        ("tau_norm", "none", 0),
+        ("posthoc_class_bias", "none", 0),
+    ],
+)
+def test_epochs_that_a_run_trains_itself(strategy, tta, epochs, drawn):
+    assert spec_of(drawn, strategy, tta).own_epochs == epochs
 
 
 def test_tau_norm_divides_by_a_power_of_the_length_that_val_chooses(store, drawn):

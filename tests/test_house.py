@@ -31,9 +31,9 @@ MAY_IMPORT = {
     "records": BASE | {"recipe", "spec", "inputs", "evaluation"},
     "probe": BASE | {"environment", "data", "models", "training"},
     "runner": BASE | {"environment", "data", "models", "training", "evaluation", "records", "probe"},
-    "estimate": BASE | {"spec", "environment", "data", "training", "evaluation", "probe", "runner", "again"},
+    "estimate": BASE | {"recipe", "environment", "data", "training", "evaluation", "probe", "runner", "again"},
     "trial": BASE | {"environment", "data", "models", "training", "evaluation", "records", "runner"},
-    "again": BASE | {"environment", "data", "models", "training", "evaluation", "records", "runner"},
+    "again": BASE | {"recipe", "environment", "data", "models", "training", "evaluation", "records", "runner"},
     "worker": BASE
     | {"spec", "environment", "data", "records", "training"}
     | {"probe", "runner", "again", "estimate", "trial"},
@@ -41,15 +41,16 @@ MAY_IMPORT = {
     "workers": BASE | {"worker", "forkserver"},
     "listener": BASE,
     "ensemble": BASE | {"spec", "environment", "evaluation", "records", "report"},
-    "posthoc": BASE | {"spec", "evaluation", "records", "training"},
+    "posthoc": BASE | {"spec", "data", "evaluation", "records", "training"},
     "plan": BASE | {"spec", "inputs", "environment", "data", "models", "training", "records", "worker"},
-    "jobs": BASE | {"spec", "environment", "records", "plan", "posthoc", "workers", "listener"},
+    "jobs": BASE | {"spec", "environment", "data", "records", "plan", "posthoc", "workers", "listener"},
     "study": BASE
     | {"recipe", "spec", "inputs", "environment", "data", "models", "training", "records"}
     | {"plan", "jobs", "worker", "workers", "listener"},
     "variants": BASE | {"recipe", "inputs"},
     "bench": BASE
     | {
+        "recipe",
         "inputs",
         "variants",
         "environment",

@@ -11,6 +11,7 @@ from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, matrix_ra
 from ferbench.environment import Arithmetic, choose_device, describe, nearest_precision
 from ferbench.models.cost import count_cost
 from ferbench.probe import choose_arithmetic
+from ferbench.recipe import ONE_SIZE
 from ferbench.records.bench import BenchRecord, BenchRow, Suite, rounded
 from ferbench.records.record import Environment, utc_now
 from ferbench.runner import set_up
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 OVERRIDES = {
     # one size and one stage: a round is like any other
-    "training.start_size": 0,
+    **{f"training.{name}": value for name, value in ONE_SIZE.items()},
     "training.freeze_epochs": 0,
     "training.epochs": 1_000_000,
     # the conventional loop has no counterpart that would be called conventional

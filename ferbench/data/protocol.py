@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -195,9 +194,14 @@ def training_subset(split: Split, fraction: float) -> Split:
     if fraction >= 1:
         return split
     shuffled = np.random.Generator(np.random.PCG64(0)).permutation(len(split))
+    codes, counts = np.unique(split.labels, return_counts=True)
     chosen = [
-        members[: math.ceil(fraction * len(members))]
-        for code in np.unique(split.labels)
-        for members in [shuffled[split.labels[shuffled] == code]]
+        shuffled[split.labels[shuffled] == code][:n]
+        for code, n in zip(codes, subset_counts(counts, fraction), strict=True)
     ]
     return split.take(np.sort(np.concatenate(chosen)))
+
+
+def subset_counts(counts: npt.NDArray[np.integer], fraction: float) -> npt.NDArray[np.int64]:
+    """[K] images of each class in that share of [K] images, at least one where there are any."""
+    return np.ceil(fraction * counts).astype(np.int64)

@@ -249,11 +249,15 @@ def score(predictions: Predictions) -> Scores:
     )
 
 
-def clean_scores(test: Predictions, is_clean: npt.NDArray[np.bool_]) -> dict[str, Scores]:
-    """{"clean": all scores on the test images without a twin in train or val}, or {} where that is all or none.
+def scores_by_split(splits: Sequence[Predictions], is_clean: npt.NDArray[np.bool_] | None) -> dict[str, Scores]:
+    """Scores by split, and as "clean" those of the test images without a twin in train or val, unless all or none are.
 
     Args:
-        test: predictions on N images.
-        is_clean: [N], as `data.protocol.clean_test`.
+        splits: predictions.
+        is_clean: [N], for the test images as `data.protocol.clean_test`; None: not known.
     """
-    return {"clean": score(test.take(is_clean))} if is_clean.any() and not is_clean.all() else {}
+    scores = {p.split: score(p) for p in splits}
+    test = next((p for p in splits if p.split == "test"), None)
+    if test is not None and is_clean is not None and is_clean.any() and not is_clean.all():
+        scores["clean"] = score(test.take(is_clean))
+    return scores

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from ferbench.evaluation.metrics import Scores, clean_scores, score
-from ferbench.evaluation.predictions import Predictions
 from ferbench.spec import DataKey
 
 
@@ -21,16 +20,8 @@ class DataFacts(BaseModel):
     test_twins: list[int]
     """Which test images, by their number in the ids, have a pixel-identical twin in train or val."""
 
-
-def scores_with_clean(splits: list[Predictions], facts: DataFacts | None) -> dict[str, Scores]:
-    """Scores by split, and as "clean" those of the test images without a twin, as far as facts tell them apart.
-
-    Args:
-        splits: predictions.
-        facts: of their data set; None: not known.
-    """
-    scores = {p.split: score(p) for p in splits}
-    test = next((p for p in splits if p.split == "test"), None)
-    if facts and test:
-        scores |= clean_scores(test, ~np.isin(np.arange(len(test)), facts.test_twins))
-    return scores
+    @property
+    def is_clean(self) -> npt.NDArray[np.bool_]:
+        """[N] for each test image, whether it has none."""
+        n_test = sum(self.counts["test"].values())
+        return ~np.isin(np.arange(n_test), self.test_twins)

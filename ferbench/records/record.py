@@ -54,9 +54,9 @@ class Cost(_Stored):
     train_seconds: float
     """Training, without evaluation, summed over the epochs."""
     total_seconds: float
-    """Wall clock from the worker's start to the last score, over all sittings."""
+    """Wall clock from the data to the last score, over all sittings."""
     images_per_second: float
-    """Training images over train_seconds."""
+    """Training images of all epochs over train_seconds."""
     peak_memory_bytes: int
     """Device memory on a GPU, resident set of the worker process on a CPU."""
     parameters: int

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from ferbench.errors import InputError
@@ -102,6 +104,15 @@ class Store:
         """
         path = self._facts_path(data)
         return _read(DataFacts, path) if path.is_file() else None
+
+    def clean_test(self, data: DataKey) -> npt.NDArray[np.bool_] | None:
+        """[N] for each test image of a data set, whether it has no twin in train or val; None: not known.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        facts = self.facts(data)
+        return None if facts is None else facts.is_clean
 
     def write_facts(self, facts: DataFacts) -> None:
         """Store what is known of a data set."""

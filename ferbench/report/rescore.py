@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ferbench.errors import InputError
-from ferbench.evaluation.metrics import Scores
+from ferbench.evaluation.metrics import Scores, scores_by_split
 from ferbench.evaluation.predictions import Predictions, average, same_images
 from ferbench.records.ensemble import EnsembleRecord
-from ferbench.records.facts import scores_with_clean
 from ferbench.records.record import RunRecord
 from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place, predicted_splits
 from ferbench.spec import DataKey
@@ -46,7 +45,7 @@ def rescore(store: Store, *, write: bool) -> list[str]:
         found, averaged = _check_ensemble(store, ensemble, by_id)
         lines += [f"{ensemble.id}: {line}" for line in found]
         if write and found and averaged:
-            scores = scores_with_clean(averaged, store.facts(ensemble.data))
+            scores = scores_by_split(averaged, store.clean_test(ensemble.data))
             store.write_ensemble(ensemble.model_copy(update={"scores": scores}), averaged)
     return lines
 
@@ -72,7 +71,7 @@ def _check_ensemble(
         averaged.append(average(members, weights))
         if not np.allclose(stored.probabilities, averaged[-1].probabilities, atol=1e-6):
             lines.append(f"{split}: its predictions are not the mean of its members'")
-    return lines + _changes(record.scores, scores_with_clean(averaged, store.facts(record.data))), averaged
+    return lines + _changes(record.scores, scores_by_split(averaged, store.clean_test(record.data))), averaged
 
 
 def _check(
@@ -81,7 +80,7 @@ def _check(
     """What is wrong with a record, and its scores by its predictions where those can be trusted."""
     lines = [f"the spec's id is {record.spec.id}"] if record.id != record.spec.id else []
     scores: dict[str, Scores] = {}
-    facts = store.facts(record.spec.data)
+    is_clean = store.clean_test(record.spec.data)
     for split in predicted_splits(record.spec):
         try:
             predictions = store.predictions(record.spec, split)
@@ -92,7 +91,7 @@ def _check(
         if faults:
             lines += [f"{split}: {fault}" for fault in faults]
             continue
-        scores |= scores_with_clean([predictions], facts)
+        scores |= scores_by_split([predictions], is_clean)
     lines += _changes(record.scores, scores)
     return lines, scores if scores.keys() >= set(predicted_splits(record.spec)) else None
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from ferbench.evaluation.metrics import METRICS, Scores, clean_scores, compute, score
+from ferbench.evaluation.metrics import METRICS, Scores, compute, score, scores_by_split
 from ferbench.evaluation.predictions import Predictions
 
 
@@ -130,8 +132,11 @@ def test_scores_have_every_metric_and_survive_json():
 
 def test_clean_scores_are_of_the_images_without_a_twin():
     test = predictions([0, 1, 2, 2], [0, 1, 1, 2])
-    scores = clean_scores(test, np.array([True, False, True, True]))
+    scores = scores_by_split([test], np.array([True, False, True, True]))
     assert scores["clean"].n == 3
     assert scores["clean"].values["accuracy"] == pytest.approx(2 / 3)
     # nothing to tell apart, or nothing left
-    assert clean_scores(test, np.ones(4, bool)) == clean_scores(test, np.zeros(4, bool)) == {}
+    for is_clean in (np.ones(4, bool), np.zeros(4, bool), None):
+        assert scores_by_split([test], is_clean) == {"test": score(test)}
+    val = dataclasses.replace(test, split="val")
+    assert scores_by_split([val], np.array([True, False, True, True])) == {"val": score(val)}
