@@ -45,7 +45,7 @@ def run(
         labels: "ferplus=FILE" or "ferplus-soft=FILE" for FER+ votes.
         imbalance: strategies, globs or "all"; None leaves each recipe's own, mostly none.
         seeds: one run each.
-        budget: "full", "quick" or "demo"; None is "full", or "demo" for the synthetic faces.
+        budget: "full", "short", "quick" or "demo"; None is "full", or "demo" for the synthetic faces.
         protocol: how splits are made and used, as `ferbench list protocols`; None is "official", or the recipes' own.
         init: replaces the recipes' own: "scratch", "imagenet" or a weights file.
         tta: kinds of test-time augmentation ("flip", "ten-crop", "random:N"), each a run beside the one it looks with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -89,8 +90,10 @@ def nearest_precision(wanted: Computed, device: torch.device) -> Computed:
     """The wanted precision as far as the device has it: without bf16 a GPU takes fp16 and a CPU fp32."""
     import torch
 
-    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return "fp16"
+    if wanted == "bf16" and device.type == "cuda":
+        # torch asks the current device
+        with torch.cuda.device(device):
+            return wanted if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if wanted == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
         return "fp32"
     return wanted
@@ -159,9 +162,15 @@ def cpu_name() -> str:
 
 def usable_cores() -> int:
     """CPU cores that this process may use."""
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shared_threads(processes: int) -> dict[str, str]:
+    """Variables that give each of several processes at work on a CPU its share of the cores, or fewer threads."""
+    if processes == 1:
+        return {}
+    share, wanted = max(usable_cores() // processes, 1), os.environ.get("OMP_NUM_THREADS", "")
+    return {"OMP_NUM_THREADS": str(min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share)}
 
 
 def keep_freed_memory() -> None:
@@ -202,8 +211,6 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def process_age() -> float:
     """Seconds since this process was started, the interpreter's own start included where the system tells."""
-    import os
-
     try:
         # field 22 of the line, the second one being a name in brackets that may hold spaces
         ticks = float(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])

@@ -22,7 +22,7 @@ from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, 
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
-_STRATEGIES = shipped("baselines", "strategies.toml")
+_BUDGETS, _STRATEGIES = shipped("baselines", "budgets.toml"), shipped("baselines", "strategies.toml")
 FROM_SCRATCH: dict[str, Any] = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
 """What changes in a recipe that starts from ImageNet weights where there are none: a backbone frozen as it was drawn,
 or norms that know nothing of the images, would learn nothing."""
@@ -68,11 +68,20 @@ def load_paper(source: str) -> Paper | None:
 
 
 def load_budget(name: str) -> Budget:
-    """The named budget of baselines/budgets.toml."""
-    path = shipped("baselines", "budgets.toml")
-    table = read_toml(path)
+    """The named budget of baselines/budgets.toml.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    table = shared_toml(_BUDGETS)
     known(name, table, "budget")
-    return validated(Budget, {"name": name, **table[name]}, path.name)
+    fields = {field: value for field, value in table[name].items() if field != "about"}
+    return validated(Budget, {"name": name, **fields}, _BUDGETS.name)
+
+
+def budgets() -> dict[str, str]:
+    """What each budget is good for, in words that go on from "it", by name; the most telling first."""
+    return {name: fields["about"] for name, fields in shared_toml(_BUDGETS).items()}
 
 
 def strategy_defaults() -> dict[str, dict[str, float]]:

@@ -22,6 +22,8 @@ class _Run:
     """A run at work, and what its worker has said of it."""
 
     spec: RunSpec
+    before: RunRecord | None
+    """What was stored of it."""
     last: str = ""
     """The last event."""
     reason: str = ""
@@ -71,7 +73,8 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
                 _adjust(plan, spec, listener, ended)
                 continue
             listener.on_start(spec, int(subset_counts(counts, spec.budget.fraction).sum()))
-            workers.start(plan.job(spec, "run", redo, at_once), plan.store.folder(spec) / "worker.log", _Run(spec))
+            run = _Run(spec, plan.store.record(spec) if plan.store.has_record(spec) else None)
+            workers.start(plan.job(spec, "run", redo, at_once), plan.store.folder(spec) / "worker.log", run)
         while workers.at_work:
             _listen(plan, workers, listener, ended)
     # an old record of what another process is at says nothing of how that will end
@@ -127,7 +130,8 @@ def _outcome(plan: Plan, run: _Run, code: int) -> RunRecord | None:
     """The record of a run whose worker has ended; None: another process is at it."""
     if run.last == "busy":
         return None
-    if run.last == "done":
+    # a worker may be killed between the last file and the word
+    if run.last == "done" or (plan.store.is_done(run.spec) and plan.store.record(run.spec) != run.before):
         return plan.store.record(run.spec)
     # without `here` the worker had not said yet where it was
     reason = run.reason or f"{death(code)}; worker.log in the run's folder has its last words"

@@ -134,7 +134,8 @@ def make_plan(
                 check_corrections(strategy_of(recipe.imbalance.strategy))
             new = _with_views([RunSpec(recipe=recipe, seed=s, budget=track, data=key) for s in seeds], kinds)
             sources += [s.source for s in new]
-            notes |= {spec.id: said for spec in new if said}
+            # what is made of a run with no worker of its own copies that run's
+            notes |= {spec.id: said for made in new for spec in (made, made.root) if said}
             specs += new
     if kinds != ["none"] and all(s.is_posthoc for s in specs):
         raise InputError(f"--tta {tta}: post-hoc strategies have no other views (--imbalance none,...)")
@@ -259,11 +260,11 @@ def check_overrides(overrides: dict[str, Any], budget: Budget) -> None:
     Raises:
         InputError: it is set.
     """
-    for name in ("epochs", "batch_size"):
-        value = getattr(budget, name)
-        if value and overrides.keys() & {name, f"training.{name}"}:
+    for full_name, value in budget.decided.items():
+        name = full_name.rpartition(".")[2]
+        if overrides.keys() & {name, full_name}:
             raise InputError(
-                f"--set {name}: budget {budget.name} sets {name} = {value} for every model (--budget full)"
+                f"--set {name}: budget {budget.name} sets {name} = {value} for every model (--budget full sets none)"
             )
 
 

@@ -25,13 +25,18 @@ class Budget(Table):
     """A declared track: how much of the data, for how long."""
 
     name: str
-    """"full", "quick" or "demo"."""
+    """A row of baselines/budgets.toml."""
     fraction: Annotated[float, Field(gt=0, le=1)]
     """Share of each class's training images, the same images for every model and seed."""
     epochs: Annotated[int, Field(ge=0)]
     """Epochs for every model; 0 leaves the recipe's."""
     batch_size: Annotated[int, Field(ge=0)]
     """Images per update for every model; 0 leaves the recipe's. Little data needs small batches to learn anything."""
+
+    @property
+    def decided(self) -> dict[str, int]:
+        """Recipe fields that it sets for every model, and their values."""
+        return {f"training.{n}": v for n in ("epochs", "batch_size") if (v := getattr(self, n))}
 
 
 class DataKey(Table):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ferbench.errors import InputError
 from ferbench.inputs import FROM_SCRATCH, STRATEGY, changed_recipe, load_recipe, recipe_names
 from ferbench.recipe import Recipe
+from ferbench.spec import Budget
 from ferbench.toml import flat_fields
 
 ItemT = TypeVar("ItemT")
@@ -37,17 +38,19 @@ def by_recipe(items: Iterable[ItemT], recipe_of: Callable[[ItemT], Recipe]) -> d
     return groups
 
 
-def differing_fields(recipes: dict[str, Recipe]) -> dict[str, dict[str, Any]]:
+def differing_fields(recipes: dict[str, Recipe], budget: Budget) -> dict[str, dict[str, Any]]:
     """By fingerprint, the fields in which a recipe differs from the one shipped for its model and strategy.
 
-    Where none is shipped, from the first other one for the same model. How a run is computed is no difference.
+    Where none is shipped, from the first other one for the same model. How a run is computed is no difference, nor is
+    what the budget decides.
     """
+    unnamed = (*UNNAMED, *budget.decided)
     shipped = cache(shipped_recipe)
     firsts: dict[str, Recipe] = {}
     differing = {}
     for key, recipe in recipes.items():
         usual = shipped(recipe.model.name, recipe.imbalance.strategy) or firsts.setdefault(recipe.model.name, recipe)
-        differing[key] = {f: v for f, v in changed_fields(recipe, usual).items() if not f.startswith(UNNAMED)}
+        differing[key] = {f: v for f, v in changed_fields(recipe, usual).items() if not f.startswith(unnamed)}
     return differing
 
 

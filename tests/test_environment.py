@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -71,6 +72,7 @@ def test_bf16_becomes_something_else_where_it_is_missing(wanted, device, has_bf1
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
     )
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_bf16})
     assert nearest_precision(wanted, device) == expected
 
@@ -119,6 +121,19 @@ def test_processors_of_one_name_are_told_apart_by_their_instructions(cpuinfo, ex
     monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(environment, "usable_cores", lambda: 2)
     assert environment.cpu_name() == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted", "threads"),
+    [(1, None, None), (4, None, "2"), (4, "1", "1"), (4, "16", "2"), (16, None, "1"), (4, "many", "2")],
+)
+def test_processes_side_by_side_share_the_cores(processes, wanted, threads, monkeypatch):
+    monkeypatch.setattr(environment, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    expected = {} if threads is None else {"OMP_NUM_THREADS": threads}
+    assert environment.shared_threads(processes) == expected
 
 
 def test_absent_package_is_no_error():

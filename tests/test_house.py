@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "study": BASE
     | {"recipe", "spec", "inputs", "environment", "data", "models", "training", "records"}
     | {"plan", "jobs", "worker", "workers", "listener"},
-    "variants": BASE | {"recipe", "inputs"},
+    "variants": BASE | {"recipe", "spec", "inputs"},
     "bench": BASE
     | {
         "recipe",
@@ -64,7 +64,8 @@ MAY_IMPORT = {
         "listener",
     },
     "report": BASE
-    | {"registry", "recipe", "spec", "inputs", "variants", "environment", "data", "models", "evaluation", "records"},
+    | {"registry", "recipe", "spec", "inputs", "variants", "environment", "data", "models", "training"}
+    | {"evaluation", "records"},
     "progress": BASE,
     "cli": BASE
     | {"inputs", "data", "models", "training", "evaluation", "records"}

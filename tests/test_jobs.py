@@ -22,6 +22,7 @@ from ferbench.listener import Silence
 from ferbench.plan import Plan, make_plan
 from ferbench.progress import Progress
 from ferbench.records.record import failed_record
+from ferbench.records.store import Store
 from ferbench.worker import _do
 
 
@@ -163,6 +164,19 @@ def test_worker_that_dies_is_a_failed_run_and_the_rest_goes_on(script, reason, p
     assert plan.store.records() == records
     # a failed run is missing still
     assert len(plan.missing()) == 2
+
+
+def test_worker_killed_after_its_last_file_has_done_its_run(plan, worker, finished, predictions, tmp_path):
+    spec = plan.specs[0]
+    other = Store(tmp_path / "other")
+    other.write_run(finished(spec), predictions)
+    worker(f"[ $seed = 1 ] || cp {other.folder(spec)}/* {plan.store.folder(spec)}/\nkill -KILL $$")
+    first, second = run_many(plan, Notes())
+    assert (first.status, second.status) == ("ok", "failed")
+    # what was there before says nothing of a worker that dies
+    worker("kill -KILL $$")
+    assert [r.status for r in run_many(plan, Notes(), redo=True)] == ["failed", "failed"]
+    assert plan.store.record(spec).status == "ok"
 
 
 def test_run_that_dies_is_recorded_where_it_ran(plan, worker, environment):
@@ -494,6 +508,9 @@ def test_published_system_runs_under_its_own_protocol_unless_told(faces, tmp_pat
     asked = make_plan("papers/efficientnet_b2", source=faces, init="scratch", results=tmp_path)
     assert asked.specs == plan.specs
     assert asked.notes[spec.id] == (followed, "papers/efficientnet_b2 runs from scratch, nothing frozen")
+    # its record is what others copy that are made of it
+    made = make_plan("papers/efficientnet_b2", source=faces, imbalance="posthoc_class_bias", results=tmp_path)
+    assert made.notes[made.specs[0].root.id] == (followed, scratch)
     ours = make_plan("papers/efficientnet_b2", source=faces, protocol="official", imbalance="none", results=tmp_path)
     assert ours.specs[0].data.protocol == "official"
     assert ours.specs[0].recipe.imbalance.strategy == "none"

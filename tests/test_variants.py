@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ferbench.inputs import FROM_SCRATCH, load_recipe
+from ferbench.inputs import FROM_SCRATCH, load_budget, load_recipe
 from ferbench.variants import changed_fields, differing_fields, variant_label
 
 
@@ -31,7 +31,7 @@ from ferbench.variants import changed_fields, differing_fields, variant_label
 )
 def test_label_is_of_the_nearest_shipped_recipe(source, changes, label):
     recipe = load_recipe(source, overrides=changes)
-    assert variant_label(recipe, differing_fields({"": recipe})[""]) == label
+    assert variant_label(recipe, differing_fields({"": recipe}, load_budget("full"))[""]) == label
 
 
 def test_recipe_that_is_near_no_shipped_one_has_a_hash():
@@ -39,7 +39,7 @@ def test_recipe_that_is_near_no_shipped_one_has_a_hash():
     labels = set()
     for source in ("plain_cnn", "plain_cnn_fast", "timm:resnet26"):
         recipe = load_recipe(source, overrides=changes)
-        labels.add(variant_label(recipe, differing_fields({"": recipe})[""]))
+        labels.add(variant_label(recipe, differing_fields({"": recipe}, load_budget("full"))[""]))
     # of the two that follow their model's own recipe the same, as that is what they change
     assert len(labels) == 2 and all(len(label) == 8 for label in labels)
 

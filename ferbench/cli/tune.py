@@ -125,16 +125,17 @@ def _go_on(plan: Any, keep_pruned: bool) -> bool:
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
     from ferbench.study.read import write_study
+    from ferbench.study.storage import reached
     from ferbench.study.tune import tune
 
-    spec = plan.ledger.spec
-    try:
-        with StudyProgress(plan.name, spec, plan.ledger.limit) as bars:
-            tune(plan, bars, keep_pruned=keep_pruned)
-    except KeyboardInterrupt:
-        raise Interrupted(130) from None
-    finally:
-        record = write_study(plan.store, plan.name, plan.ledger)
+    with reached():
+        try:
+            with StudyProgress(plan.name, plan.ledger.spec, plan.ledger.limit) as bars:
+                tune(plan, bars, keep_pruned=keep_pruned)
+        except KeyboardInterrupt:
+            raise Interrupted(130) from None
+        finally:
+            record = write_study(plan.store, plan.name, plan.ledger)
     write_files(plan.store, plan.name)
     print(headline(record))
     return record.best is not None
@@ -215,6 +216,7 @@ def audit(
     from ferbench.study.find import ledgers
     from ferbench.study.plan import plan_again
     from ferbench.study.read import write_study
+    from ferbench.study.storage import reached
 
     store = Store(results)
     name, ledger = _one(ledgers(store, study, storage), study)
@@ -227,15 +229,18 @@ def audit(
         devices=devices,
         results=results,
     )
-    try:
-        with StudyProgress(name, ledger.spec, ledger.limit) as bars:
-            finish_pruned(plan, bars)
-    except KeyboardInterrupt:
-        raise Interrupted(130) from None
-    finally:
-        write_study(store, name, ledger)
+    with reached():
+        try:
+            with StudyProgress(name, ledger.spec, ledger.limit) as bars:
+                all_ended = finish_pruned(plan, bars)
+        except KeyboardInterrupt:
+            raise Interrupted(130) from None
+        finally:
+            write_study(store, name, ledger)
     write_files(store, name)
     print(store.root / "studies" / name / "README.md")
+    if not all_ended:
+        raise typer.Exit(1)
 
 
 @app.command()

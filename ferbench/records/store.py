@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions
@@ -23,7 +21,7 @@ from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
 from ferbench.records.study import StudyRecord
 from ferbench.spec import DataKey, RunSpec
-from ferbench.toml import validated
+from ferbench.toml import validated_json
 
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
@@ -289,11 +287,4 @@ def _read(kind: type[StoredT], path: Path) -> StoredT:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    # half the time of the way below, whose messages name the fault
-    with suppress(ValidationError):
-        return kind.model_validate_json(content)
-    try:
-        table = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from None
-    return validated(kind, table, str(path))
+    return validated_json(kind, content, str(path))

@@ -128,7 +128,7 @@ class TrialRow(_Stored):
     unpruned: list[float] | None = None
     """The whole curve of a pruned trial, where `tune audit` has gone on with it."""
     unpruned_value: float | None = None
-    """Its first objective then; None too where it failed on the way."""
+    """Its first objective then; None too where it diverged on the way."""
 
 
 class Promotion(_Stored):

@@ -31,6 +31,11 @@ def signed(score: Spread) -> str:
     return mean if score.sd is None else f"{mean} ± {score.sd:.2f}"
 
 
+def p_value(p: float) -> str:
+    """A p value with its sign of relation."""
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def millions(count: int | None) -> str:
     """A count in millions."""
     return MISSING if count is None else f"{count / 1e6:.2f}"

@@ -13,6 +13,7 @@ from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe
 from ferbench.spec import Budget, RunSpec
+from ferbench.training.sums import strategy_of
 from ferbench.variants import by_recipe, changed_fields, recipe_fingerprint, shipped_recipe
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _line(
     words += ["--seeds", ",".join(map(str, seeds)), "--budget", spec.budget.name]
     words += [] if spec.data.protocol == "official" else ["--protocol", spec.data.protocol]
     words += [] if spec.tta == "none" else ["--tta", spec.tta]
+    words += ["--allow-double-correction"] if any(len(strategy_of(s).corrections) > 1 for s in strategies) else []
     if not isinstance(changes, str):
         words += [word for field, value in changes for word in ("--set", f"{field}={value}")]
     line = f"{shlex.join(words)} --data {_data_words(spec.data.name)}"
@@ -100,5 +102,4 @@ def _changes(recipe: Recipe, shipped: Recipe | None, budget: Budget) -> Changes 
     if shipped is None:
         return f"with a recipe of its own, {recipe_fingerprint(recipe)}"
     # what the budget sets for every model is refused
-    decided = [f"training.{name}" for name in ("epochs", "batch_size") if getattr(budget, name)]
-    return tuple((f, json.dumps(v)) for f, v in changed_fields(recipe, shipped).items() if f not in decided)
+    return tuple((f, json.dumps(v)) for f, v in changed_fields(recipe, shipped).items() if f not in budget.decided)

@@ -13,6 +13,7 @@ from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.resampling import Draws, Interval, resample
 from ferbench.evaluation.statistics import Comparison, Pooled, compare, holm, pooled_spread
 from ferbench.records.store import Store
+from ferbench.report.cells import p_value
 from ferbench.report.entries import ENSEMBLE, Entry
 from ferbench.report.evidence import ERROR_RATE, WEIGHED, load_predictions, telling_of_seeds
 from ferbench.report.leaderboard import Leaderboard, Track, build
@@ -71,11 +72,13 @@ class Duel:
             difference, ends = -difference, Interval(-ends.high, -ends.low)
         low, high = (self._amount(end) for end in ends)
         unit = " points" if self.metric in POINTS else ""
-        sure = f"95 % interval {low} to {high}, p {_p(self.result.p)} ({self.result.test})"
+        sure = f"95 % interval {low} to {high}, p {p_value(self.result.p)} ({self.result.test})"
         by = f"{self._amount(difference)}{unit}"
+        budget, caveat = self.track.budget.name, self.track.caveat
+        remark = f" Budget {budget}: it {caveat}." if caveat else ""
         if self.is_separable:
-            return f"{a} is {by} better than {b} in {metric.title}, {sure}."
-        return f"{a} and {b} are not separable in {metric.title}: {a} is {by} better, {sure}."
+            return f"{a} is {by} better than {b} in {metric.title}, {sure}.{remark}"
+        return f"{a} and {b} are not separable in {metric.title}: {a} leads by {by}, {sure}.{remark}"
 
     def _amount(self, value: float) -> str:
         return f"{100 * value:.1f}" if self.metric in POINTS else f"{value:.3f}"
@@ -112,7 +115,7 @@ class Duel:
             low, high = (100 * end for end in c.comparison.interval)
             lines.append(
                 f"  {c.name:{width}}  recall {100 * recall_a:5.1f} and {100 * recall_b:5.1f} % "
-                f"({100 * c.comparison.difference:+5.1f}, {low:+5.1f} to {high:+5.1f}, p {_p(c.p)})  "
+                f"({100 * c.comparison.difference:+5.1f}, {low:+5.1f} to {high:+5.1f}, p {p_value(c.p)})  "
                 f"F1 {f1_a:.3f} and {f1_b:.3f}  {c.images:,} images"
             )
         return lines
@@ -248,7 +251,3 @@ def _matches(track: Track, word: str) -> list[Entry]:
     # a model's name is its shipped recipe, and none of its other views
     trained = [e for e in plain if e.is_trained]
     return exact or [e for e in trained if not e.differs] or trained or plain
-
-
-def _p(p: float) -> str:
-    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"

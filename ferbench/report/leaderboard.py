@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.data.protocol import PROTOCOLS
+from ferbench.inputs import budgets
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store, is_outdated
@@ -59,6 +60,11 @@ class Track:
         protocol = "" if self.data.protocol == "official" else f", protocol {self.data.protocol}"
         text = f"{DATA_TITLES.get(self.data.name, self.data.name)}{protocol}, budget {self.budget.name}"
         return text if self.is_alone else f"{text} ({self.slug.rpartition('-')[2]})"
+
+    @property
+    def caveat(self) -> str:
+        """What the budget's results are no more than, in words that go on from "it"; "" of a full one."""
+        return "" if self.budget.fraction == 1 else budgets().get(self.budget.name, "").partition(";")[0]
 
     @property
     def n_test(self) -> int:
@@ -115,17 +121,15 @@ def track_key(record: RunRecord) -> tuple[DataKey, Budget]:
     return record.spec.data, record.spec.budget
 
 
-_BUDGET_ORDER = ("full", "quick", "demo")
-
-
 def track_order(key: tuple[DataKey, Budget]) -> tuple[Any, ...]:
     """Where a track stands on the board: FER2013 first, the official protocol first, full budget first."""
     data, budget = key
     place = {"fer2013": 0, "synthetic": 2}.get(data.name, 1)
-    known = _BUDGET_ORDER.index(budget.name) if budget.name in _BUDGET_ORDER else len(_BUDGET_ORDER)
+    known = list(budgets())
+    telling = known.index(budget.name) if budget.name in known else len(known)
     sizes = (-budget.fraction, -budget.epochs, budget.batch_size)
     protocol = PROTOCOLS.names.index(data.protocol)
-    return (place, data.name, protocol, known, budget.name, *sizes, data.fingerprint)
+    return (place, data.name, protocol, telling, budget.name, *sizes, data.fingerprint)
 
 
 def _track(
@@ -135,13 +139,17 @@ def _track(
     outdated = {r.id for r in records if is_outdated(r, lambda spec: by_id.get(spec.source.id))}
     done = [r for r in records if r.status == "ok" and r.id not in outdated]
     groups = by_recipe(done, lambda r: r.spec.recipe)
-    variants = differing_fields({key: runs[0].spec.recipe for key, runs in groups.items()})
+    variants = differing_fields({key: runs[0].spec.recipe for key, runs in groups.items()}, budget)
     entries = [
         entry_of_runs(key, [r for r in runs if r.spec.tta == tta], variants[key])
         for key, runs in groups.items()
         for tta in dict.fromkeys(r.spec.tta for r in runs)
     ]
-    old = [e for e in ensembles if any(m.run in by_id and by_id[m.run].finished_at > e.finished_at for m in e.members)]
+    old = [
+        e
+        for e in ensembles
+        if any(m.run in outdated or (m.run in by_id and by_id[m.run].finished_at > e.finished_at) for m in e.members)
+    ]
     averages = [e for e in ensembles if e not in old]
     entries += [entry_of_ensemble(e, by_id) for e in averages]
     scored: list[RunRecord | EnsembleRecord] = [*done, *averages]

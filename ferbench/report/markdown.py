@@ -16,6 +16,7 @@ from ferbench.report.evidence import WEIGHED, Evidence
 from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
 from ferbench.report.sections import calibration, class_table, ensembles, failure_table, oracle
+from ferbench.report.summary import contents, in_short
 from ferbench.report.table import escape, table
 from ferbench.spec import Budget, DataKey
 from ferbench.variants import MOST_SHOWN
@@ -46,7 +47,8 @@ def render(board: Leaderboard, records: Sequence[RunRecord]) -> str:
         board: the leaderboard of `records`.
         records: every record, in any order; commands and environments come from them.
     """
-    sections = [_HEAD]
+    titles = [track.title for track in board.tracks]
+    sections = [_HEAD, *in_short(board), *([contents(titles)] if len(titles) > 1 else [])]
     groups: dict[tuple[DataKey, Budget], list[RunRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.id):
         groups[track_key(record)].append(record)
@@ -111,8 +113,7 @@ def _budget(track: Track) -> str:
     )
     epochs = f"{budget.epochs} epochs" if budget.epochs else "each recipe's own number of epochs"
     batches = f" in batches of {budget.batch_size}" if budget.batch_size else ""
-    caveat = ": it shows that everything runs, not what a model can do" if budget.name in ("quick", "demo") else ""
-    return f"Budget {escape(budget.name)}: {share}, {epochs}{batches}{caveat}."
+    return f"Budget {escape(budget.name)}: {share}, {epochs}{batches}{track.caveat and f': it {track.caveat}'}."
 
 
 def _of(entry: Entry, value: Callable[[Evidence], str]) -> str:
@@ -160,7 +161,8 @@ def _remarks(track: Track) -> Iterator[str]:
             "± is the standard deviation over seeds (n − 1); how far another sample of test images would move a score "
             "is not in it."
         )
-    if any(e.evidence for e in track.entries):
+    n = sum(e.evidence is not None for e in track.entries)
+    if n:
         test = (
             "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
             "do; between views of one single seed McNemar's mid-p"
@@ -171,8 +173,9 @@ def _remarks(track: Track) -> Iterator[str]:
             "95 %: percentile intervals of 10,000 bootstrap resamples of the test images, drawn within their class and "
             "the same for every entry, and of the seeds where there are several; one seed says nothing of others, so "
             "its interval is of the images alone. Entries that share a letter of **group** cannot be told apart by "
-            f"accuracy ({test}; Holm's correction over all pairs at 5 %), whatever their ranks; `ferbench compare A B` "
-            "says more of two."
+            f"accuracy ({test}; Holm's correction over all {n * (n - 1) // 2:,} pairs at 5 %), whatever their ranks. "
+            "So many tests part large differences alone: of two entries picked beforehand `ferbench compare A B` says "
+            "more."
         )
         unweighed = [e.label for e in track.entries if not e.evidence]
         if unweighed:

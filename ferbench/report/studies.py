@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 from ferbench.evaluation.resampling import resample
@@ -16,8 +15,8 @@ from ferbench.evaluation.statistics import Comparison, compare
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord, TrialRow, Value
-from ferbench.report.cells import MISSING, duration
-from ferbench.report.entries import Spread
+from ferbench.report.cells import MISSING, duration, p_value
+from ferbench.report.entries import Spread, spread
 from ferbench.report.study_figures import front, judged_value, study_drawings
 from ferbench.report.table import escape, table
 from ferbench.toml import flat_fields
@@ -97,18 +96,15 @@ def retrained(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) 
     if not all(groups):
         return None
     metric = record.spec.objectives[0]
-    winner, baseline = ({s: _spread(group, s, metric) for s in ("val", "test")} for group in groups)
+    winner, baseline = (
+        {s: spread([r.scores[s].values[metric] for r in group]) for s in ("val", "test")} for group in groups
+    )
     try:
         draws = resample([[store.predictions(r.spec, "test") for r in group] for group in groups])
         test = compare(draws[0], draws[1], metric)
     except (OSError, ValueError):
         test = None
     return Retrained(winner, baseline, promotion.value - winner["val"].mean, test)
-
-
-def _spread(runs: Sequence[RunRecord], split: str, metric: str) -> Spread:
-    values = tuple(r.scores[split].values[metric] for r in runs)
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, values)
 
 
 def study_texts(record: StudyRecord, runs: Mapping[str, RunRecord], store: Store) -> dict[str, bytes]:
@@ -259,7 +255,7 @@ def _worth(record: StudyRecord, again: Retrained) -> Iterator[str]:
         low, high = again.test.interval
         yield (
             f"On test the trial is better by {again.test.difference:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, "
-            f"p = {again.test.p:.3f}, {again.test.test})."
+            f"p {p_value(again.test.p)}, {again.test.test})."
         )
 
 

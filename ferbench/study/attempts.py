@@ -59,14 +59,15 @@ def seconds_before(trial: FrozenTrial | Trial) -> float:
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """How long its device was at it; of one at work, since it was begun."""
+    """How long its device was at it, earlier attempts included; of one at work, until now."""
     if "seconds" in trial.user_attrs:
         return float(trial.user_attrs["seconds"])
     started = trial.datetime_start
     if trial.state != TrialState.RUNNING or started is None:
-        return 0.0
+        return seconds_before(trial)
     now = datetime.now(UTC)
-    return max((now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds(), 0.0)
+    sitting = (now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds()
+    return seconds_before(trial) + max(sitting, 0.0)
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:

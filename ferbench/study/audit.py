@@ -18,41 +18,45 @@ class _Rest:
     """A pruned trial at work again."""
 
     row: TrialRow
+    device: str
     began: float
     curve: list[float] = field(default_factory=list)
+    ended: bool = False
 
 
-def finish_pruned(plan: StudyPlan, listener: TrialListener) -> None:
-    """Train the pruned trials of a study to their end, from their checkpoints where they were kept.
+def finish_pruned(plan: StudyPlan, listener: TrialListener) -> bool:
+    """Whether the pruned trials of a study have been trained to their end, from their checkpoints where they were kept.
 
-    Their curves are noted beside the study, which learns nothing from them.
+    Their curves are noted beside the study, which learns nothing from them. A trial that diverges has come to its end;
+    one that fails, as where memory is short, is left for another time.
 
     Raises:
-        InputError: a device is not there, or a trial cannot be trained.
+        InputError: a device is not there, or a worker was killed.
     """
-    ledger = plan.ledger
-    rows = [row_of(t) for t in ledger.trials()]
-    todo = [r for r in rows if r.state == "pruned" and r.reason is None and str(r.number) not in ledger.unpruned]
-    begun = 0
+    ledger, all_ended = plan.ledger, True
+    rows, noted = [row_of(t) for t in ledger.trials()], ledger.unpruned
+    todo = [r for r in rows if r.state == "pruned" and r.reason is None and str(r.number) not in noted]
     with Workers[_Rest](plan.environment()) as workers:
         while todo or workers.at_work:
             while todo and len(workers.at_work) < plan.workers:
                 row = todo.pop(0)
                 listener.on_trial(row.number, row.params, row.attempts)
-                job = plan.job(row.number, row.params, plan.devices[begun % len(plan.devices)])
+                device = plan.free_device(rest.device for rest in workers.at_work)
                 log = plan.trial_folder(row.number) / "worker.log"
-                workers.start(job, log, _Rest(row, time.monotonic()))
-                begun += 1
+                workers.start(plan.job(row.number, row.params, device), log, _Rest(row, device, time.monotonic()))
             for worker, event in workers.hear():
                 rest, said = worker.task, "" if event is None else event.pop("event")
                 if event is None:
-                    if str(rest.row.number) not in ledger.unpruned:
+                    if not rest.ended:
                         raise InputError(f"trial {rest.row.number}: {death(worker.exit_code)}")
                 elif said == "refused":
                     raise InputError(event["reason"])
                 elif said in ("failed", "pruned"):
-                    # it would not have come to its end
-                    ledger.note_unpruned(rest.row.number, rest.curve, None)
+                    rest.ended = True
+                    if said == "pruned":
+                        ledger.note_unpruned(rest.row.number, rest.curve, None)
+                    else:
+                        all_ended = False
                     told = {"state": "failed", "reason": event["reason"]}
                     listener.on_trial_end(rest.row.model_copy(update=told), best_of(rows))
                 elif said == "epoch":
@@ -60,7 +64,9 @@ def finish_pruned(plan: StudyPlan, listener: TrialListener) -> None:
                     listener.on_trial_epoch(rest.row.number, event)
                     worker.tell("go")
                 elif said == "done":
+                    rest.ended = True
                     ledger.note_unpruned(rest.row.number, rest.curve, event["values"][0])
                     seconds = round(time.monotonic() - rest.began, 1)
                     facts = {"state": "complete", "curve": rest.curve, "seconds": seconds, **event}
                     listener.on_trial_end(rest.row.model_copy(update=facts), best_of(rows))
+    return all_ended

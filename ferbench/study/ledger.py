@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.trial import TrialState
+from pydantic import BaseModel
 
 from ferbench.environment import stream_seed
 from ferbench.records.record import utc_now
@@ -28,6 +29,7 @@ from ferbench.study.attempts import (
 )
 from ferbench.study.search import pruner_of, sampler_of
 from ferbench.study.storage import Keeper
+from ferbench.toml import validated_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -40,6 +42,7 @@ _SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
     "spec", "limit", "ready", "unpruned", "environments", "promotion",
 )  # fmt: skip
 """Attributes of a study."""
+StoredT = TypeVar("StoredT", bound=BaseModel)
 _LONGEST_MAKING = 10.0
 """Seconds that making a study may take."""
 _BEYOND = "beyond"
@@ -79,7 +82,7 @@ class Ledger:
     @property
     def limit(self) -> Limit:
         """How much the study may use."""
-        return Limit.model_validate_json(self.study.user_attrs[_LIMIT])
+        return _read(Limit, self.study, _LIMIT)
 
     def set_limit(self, limit: Limit) -> None:
         """Change how much it may use."""
@@ -98,17 +101,19 @@ class Ledger:
     @property
     def unpruned(self) -> dict[str, dict[str, Any]]:
         """Trial number -> `curve` and `value` of a pruned trial that was gone on with."""
-        return dict(self.study.user_attrs.get(_UNPRUNED, {}))
+        attributes, start = self.study.user_attrs, f"{_UNPRUNED}:"
+        # older audits kept all in one attribute, where two at once could lose what the other had found
+        found = dict(attributes.get(_UNPRUNED, {}))
+        return found | {name.removeprefix(start): v for name, v in attributes.items() if name.startswith(start)}
 
     def note_unpruned(self, number: int, curve: list[float], value: float | None) -> None:
-        """Remember the whole curve of a pruned trial, and its value unless it failed on the way."""
-        self.study.set_user_attr(_UNPRUNED, {**self.unpruned, str(number): {"curve": curve, "value": value}})
+        """Remember the whole curve of a pruned trial, and its value unless it diverged on the way."""
+        self.study.set_user_attr(f"{_UNPRUNED}:{number}", {"curve": curve, "value": value})
 
     @property
     def promotion(self) -> Promotion | None:
         """The last one that was written, or else tried."""
-        text = self.study.user_attrs.get(_PROMOTION)
-        return None if text is None else Promotion.model_validate_json(text)
+        return _read(Promotion, self.study, _PROMOTION) if _PROMOTION in self.study.user_attrs else None
 
     def note_promotion(self, promotion: Promotion) -> None:
         """Remember that a trial was trained again; one whose recipe was written is only forgotten for another such."""
@@ -181,10 +186,10 @@ class Ledger:
     def should_prune(self, asked: Asked, epoch: int, value: float) -> bool:
         """Whether the trial has shown enough after an epoch; `value` is the first objective then."""
         self._keeper.beat()
-        if len(self.spec.objectives) > 1:
-            return False
         if self.is_lost(asked):
             return True
+        if len(self.spec.objectives) > 1:
+            return False
         with _quiet():
             asked.trial.report(value, epoch - 1)
             return asked.trial.should_prune()
@@ -256,7 +261,7 @@ def open_or_create(
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(start)
             study.set_user_attr(_READY, utc_now())
-    return Ledger(study, StudySpec.model_validate_json(study.user_attrs[_SPEC]), keeper)
+    return Ledger(study, _read(StudySpec, study, _SPEC), keeper)
 
 
 def _wait_until_ready(study: Study, keeper: Keeper) -> None:
@@ -275,7 +280,11 @@ def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger | Non
             return None
     if _READY not in study.user_attrs:
         return None
-    return Ledger(study, StudySpec.model_validate_json(study.user_attrs[_SPEC]), keeper)
+    return Ledger(study, _read(StudySpec, study, _SPEC), keeper)
+
+
+def _read(kind: type[StoredT], study: Study, name: str) -> StoredT:
+    return validated_json(kind, study.user_attrs[name], f"study {study.study_name}, {name}")
 
 
 def _suggest(trial: Trial, name: str, dimension: Dimension, is_integer: bool) -> Value:

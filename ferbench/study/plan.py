@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench import models
-from ferbench.environment import check_device_name, usable_cores
+from ferbench.environment import check_device_name, shared_threads
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
 from ferbench.plan import check_init, check_model, check_overrides, choose_budget, choose_data, wanted_words
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
-from ferbench.spec import DataKey, RunSpec
+from ferbench.spec import Budget, DataKey, RunSpec
 from ferbench.study.ledger import Ledger, open_or_create
 from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
@@ -38,7 +39,7 @@ class StudyPlan:
     """As `data.load` takes it."""
     labels: str | None
     devices: tuple[str, ...]
-    """Trials are dealt out to them in turn."""
+    """A trial begins on the one with the fewest at work."""
     workers: int
     """Trials at once."""
     notes: tuple[str, ...] = field(default=())
@@ -54,8 +55,16 @@ class StudyPlan:
 
     def environment(self) -> dict[str, str]:
         """Variables for its workers: on CPUs, side by side, they would only wait for each other's threads."""
-        threads = max(usable_cores() // self.workers, 1)
-        return {"OMP_NUM_THREADS": str(threads)} if self.workers > 1 else {}
+        return shared_threads(self.workers)
+
+    def free_device(self, at_work: Iterable[str]) -> str:
+        """Where the next trial begins.
+
+        Args:
+            at_work: the device of each trial at work.
+        """
+        busy = Counter(at_work)
+        return min(self.devices, key=busy.__getitem__)
 
     def job(self, number: int, params: Mapping[str, Value], device: str) -> Job:
         """A trial as its worker is told.
@@ -137,7 +146,7 @@ def plan_studies(
     plans = []
     for word in sources:
         model, file = load_study(word)
-        searched, notes = _searched(file.space, track.name, {"epochs": track.epochs, "batch_size": track.batch_size})
+        searched, notes = _searched(file.space, track)
         _check_fixed(overrides or {}, searched)
         space = Space(load_recipe(model, overrides=dict(overrides or {})), searched, f"study {word}")
         check_model(space.baseline.model)
@@ -225,11 +234,9 @@ def _devices(text: str, workers: int) -> tuple[str, ...]:
     return chosen
 
 
-def _searched(
-    space: dict[str, Dimension], budget: str, decided: dict[str, int]
-) -> tuple[dict[str, Dimension], tuple[str, ...]]:
+def _searched(space: dict[str, Dimension], budget: Budget) -> tuple[dict[str, Dimension], tuple[str, ...]]:
     """The space without what the budget decides for every model, and a note of it."""
-    out = {f"training.{name}": value for name, value in decided.items() if value and f"training.{name}" in space}
+    out = {name: value for name, value in budget.decided.items() if name in space}
     kept = {}
     for name, dimension in space.items():
         met = {parent: values for parent, values in dimension.when.items() if parent in out}
@@ -237,9 +244,9 @@ def _searched(
             continue
         left = {parent: values for parent, values in dimension.when.items() if parent not in out}
         kept[name] = dimension.model_copy(update={"when": left})
-    notes = tuple(f"budget {budget} sets {n.partition('.')[2]} = {v}: it is not searched" for n, v in out.items())
+    notes = tuple(f"budget {budget.name} sets {n.partition('.')[2]} = {v}: it is not searched" for n, v in out.items())
     if not kept:
-        raise InputError(f"budget {budget} leaves nothing to search ({'; '.join(notes)})")
+        raise InputError(f"budget {budget.name} leaves nothing to search ({'; '.join(notes)})")
     return kept, notes
 
 

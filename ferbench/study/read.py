@@ -11,6 +11,7 @@ from ferbench.records.record import Environment, utc_now
 from ferbench.records.study import StudyRecord, TrialRow
 from ferbench.study.attempts import MOST_ATTEMPTS, attempt_of, params_of, seconds, slot
 from ferbench.study.ledger import Ledger
+from ferbench.toml import validated
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -54,13 +55,14 @@ def row_of(trial: FrozenTrial, unpruned: dict[str, dict[str, Any]] | None = None
 
 def read_study(name: str, ledger: Ledger) -> StudyRecord:
     """The record of a study as its storage has it now."""
+    unpruned = ledger.unpruned
     return StudyRecord(
         name=name,
         spec=ledger.spec,
         limit=ledger.limit,
-        trials=[row_of(t, ledger.unpruned) for t in ledger.trials()],
+        trials=[row_of(t, unpruned) for t in ledger.trials()],
         importances=_importances(ledger),
-        environments=[Environment.model_validate(e) for e in ledger.environments],
+        environments=[validated(Environment, e, f"study {name}, environments") for e in ledger.environments],
         promotion=ledger.promotion,
         finished_at=utc_now(),
     )

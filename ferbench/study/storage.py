@@ -239,10 +239,31 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             # several machines that make the tables at once get in each other's way, but once
             if attempt + 1 == _CONNECTION_ATTEMPTS:
-                reason = " ".join(str(getattr(error, "orig", None) or error).split())
-                raise InputError(f"--storage {shown}: cannot be reached: {reason[:300]}") from None
+                raise InputError(f"--storage {shown}: cannot be reached: {_reason(error)}") from None
             time.sleep(0.2 * (attempt + 1))
     raise AssertionError
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """A block in which a database that goes away is told in a line.
+
+    Raises:
+        InputError: it has gone away.
+    """
+    try:
+        yield
+    except Exception as error:
+        import sqlalchemy
+
+        if not isinstance(error, sqlalchemy.exc.SQLAlchemyError | optuna.exceptions.StorageInternalError):
+            raise
+        raise InputError(f"--storage: lost: {_reason(error)}; the same command goes on with the study") from None
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]
 
 
 def study_names_in(storage: BaseStorage) -> Iterable[str]:

@@ -28,6 +28,7 @@ class _AtWork:
     asked: Asked
     epochs: int
     """Of the trial if it is not pruned."""
+    device: str
     began: float
     curve: list[float] = field(default_factory=list)
     ended: bool = False
@@ -57,7 +58,7 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
 class _Loop:
     def __init__(self, plan: StudyPlan, listener: TrialListener, keep_pruned: bool) -> None:
         self._plan, self._ledger, self._listener, self._keep = plan, plan.ledger, listener, keep_pruned
-        self._began = self._failed = 0
+        self._has_begun, self._failed = False, 0
         self._waited_for: list[int] = []
 
     def fill(self, workers: Workers[_AtWork]) -> bool:
@@ -74,11 +75,11 @@ class _Loop:
 
     def _start(self, asked: Asked, workers: Workers[_AtWork]) -> None:
         self._listener.on_trial(asked.slot, asked.params, asked.attempt)
-        device = self._plan.devices[self._began % len(self._plan.devices)]
-        if not self._began and self._plan.workers > 1:
+        device = self._plan.free_device(task.device for task in workers.at_work)
+        if not self._has_begun and self._plan.workers > 1:
             for job in self._plan.probes():
                 workers.probe(job, self._plan.trial_folder(asked.slot) / "worker.log")
-        self._began += 1
+        self._has_begun = True
         try:
             job = self._plan.job(asked.slot, asked.params, device)
         except InputError as error:
@@ -87,7 +88,7 @@ class _Loop:
             self._count(str(error))
             return
         log = self._plan.trial_folder(asked.slot) / "worker.log"
-        workers.start(job, log, _AtWork(asked, job.spec.epochs, time.monotonic()))
+        workers.start(job, log, _AtWork(asked, job.spec.epochs, device, time.monotonic()))
 
     def _count(self, failure: str | None) -> None:
         """Give up where trial after trial fails: the fault is not the trials'."""

@@ -66,7 +66,7 @@ def test_alike_is_not_separable(duel, make_run):
     duel.write_run(*with_answers(make_run("plain_cnn", 0), list(range(3, 12))))
     sentence = compare_entries(duel, "resnet18", "plain_cnn").sentence()
     assert sentence.startswith(
-        "ResNet-18 and Plain CNN are not separable in accuracy: ResNet-18 is 1.0 points better, 95 % "
+        "ResNet-18 and Plain CNN are not separable in accuracy: ResNet-18 leads by 1.0 points, 95 % "
     )
 
 

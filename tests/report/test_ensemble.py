@@ -8,6 +8,7 @@ import pytest
 from ferbench.ensemble import ROUNDS, make_ensemble, select
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import Predictions, average
+from ferbench.inputs import load_recipe
 from ferbench.records.store import Store
 from ferbench.report.entries import Entry
 from ferbench.report.evidence import weigh_all
@@ -94,6 +95,21 @@ def test_ensemble_of_what_was_done_again_is_not_ranked(store):
     (track,) = build(store.records(), store.ensembles()).tracks
     assert "ensemble" not in {e.model for e in track.entries}
     assert [(f.id, f.is_outdated) for f in track.failures] == [(record.id, True)]
+
+
+def test_ensemble_of_what_is_outdated_is_not_ranked(store):
+    """A member made of another run's predictions, which has been done again since."""
+    record = make_ensemble(store, "resnet18-*,plain_cnn-*")
+    member = next(r for r in store.records() if r.id == record.members[0].run)
+    derived = member.model_copy(update={"source_finished_at": "2000-01-01T00:00:00+00:00"})
+    recipe = load_recipe(member.spec.recipe.model.name, strategy="posthoc_class_bias")
+    spec = member.spec.model_copy(update={"recipe": recipe})
+    made = derived.model_copy(update={"id": spec.id, "spec": spec})
+    members = [m.model_copy(update={"run": made.id}) if m.run == member.id else m for m in record.members]
+    averaged = record.model_copy(update={"members": members})
+    (track,) = build([*store.records(), made], [averaged]).tracks
+    assert "ensemble" not in {e.model for e in track.entries}
+    assert {f.id for f in track.failures} == {averaged.id, made.id}
 
 
 def entry_of(store) -> Entry:

@@ -11,9 +11,11 @@ from ferbench.inputs import load_budget, load_recipe, parse_override
 from ferbench.records.record import ArithmeticUsed
 from ferbench.report import markdown
 from ferbench.report.commands import run_commands
+from ferbench.report.evidence import weigh_all
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import half_width, render
+from ferbench.report.summary import in_short
 from ferbench.report.table import escape, table
 
 
@@ -51,6 +53,33 @@ def test_ranking_row(records):
     assert row_of(text, "ResNet-18")[9:] == [
         "11.00", "94.00", "1.2 min", "110", "28,160", "scratch", "Test GPU",
     ]  # fmt: skip
+
+
+def test_page_begins_with_the_answer(store, records):
+    board = weigh_all(build(records), store)
+    (answer,) = in_short(board)
+    assert answer.startswith("**In short**, under [FER2013, budget full](#fer2013-budget-full): most test images right")
+    assert "has ResNet-18, 90.00 ± 14.14 % (95 % interval " in answer
+    assert "ahead of VGG16-BN, Plain CNN. Not trained by their own recipes yet: EfficientNet-B2, Eff" in answer
+    assert render(board, records).index(answer) < render(board, records).index("| rank")
+
+
+def test_what_is_not_ranked_or_is_drawn_has_no_answer(make_run):
+    for changes in ({"data": "synthetic", "budget": "demo"}, {"protocol": "oracle"}):
+        assert list(in_short(build([make_run(**changes)[0]]))) == []
+    assert list(in_short(build([]))) == []
+
+
+def test_page_of_several_tracks_links_them(make_run):
+    text = text_of([make_run()[0], make_run(budget="quick")[0]])
+    assert "- [FER2013, budget quick](#fer2013-budget-quick)\n" in text
+    assert "](#fer2013-budget-full)" not in text_of([make_run(data="synthetic", budget="demo")[0]])
+
+
+def test_budgets_say_what_their_results_are_no_more_than(make_run):
+    said = "6 epochs: it ranks recipes for short trainings, not for long ones."
+    assert said in text_of([make_run(budget="short")[0]])
+    assert ": it " not in text_of([make_run()[0]]).partition("Data fingerprint")[0]
 
 
 def test_class_table(records):
@@ -198,9 +227,22 @@ def test_commands_set_nothing_that_the_budget_sets(make_run):
     assert "--set training.epochs=12" in full
 
 
+def test_command_of_a_double_correction_can_be_given(make_run):
+    twice, once = (make_run(strategy=s)[0].spec for s in ("balanced_softmax+drw", "ldam+drw"))
+    (line,) = run_commands([twice])
+    assert "--imbalance balanced_softmax+drw " in line and " --allow-double-correction " in line
+    assert "--allow" not in run_commands([once])[0]
+
+
 def test_only_the_two_kinds_of_ferplus_have_labels(make_run):
     (line,) = run_commands([make_run(data="ferplus_mine")[0].spec])
     assert line.endswith("--data PATH")
+
+
+def test_recipes_are_explained_but_for_what_the_budget_decides(make_run):
+    changes = {"optimizer.lr": 0.01, "training.epochs": 7, "augment.flip": 0.0, "augment.zoom": 0.0}
+    text = text_of([make_run(budget="quick", overrides=changes)[0]])
+    assert "`augment.zoom = 0.0`" in text and "training.epochs" not in text
 
 
 def test_recipes_are_explained(make_run):

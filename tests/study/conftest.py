@@ -78,6 +78,8 @@ def obey(epoch):
                 sys.exit(1)
             elif word == "sleep":
                 time.sleep(600)
+            elif word == "rest":
+                time.sleep(5)
 
 log("begin", number, os.getpid(), time.time())
 for epoch in range(1, epochs + 1):

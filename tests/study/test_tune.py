@@ -14,9 +14,11 @@ from optuna.trial import TrialState
 from ferbench.errors import InputError
 from ferbench.records.study import TrialRow, best_of
 from ferbench.report import check, write
+from ferbench.report.studies import pruning
 from ferbench.study.attempts import retry
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
+from ferbench.study.plan import StudyPlan
 from ferbench.study.read import read_study, write_study
 from ferbench.study.search import sampler_of
 from ferbench.study.storage import JOURNAL, open_journal
@@ -322,7 +324,22 @@ def test_report_holds_studies_beside_each_other(planned, fake, ears):
     assert check(plan.store) == []
 
 
-def test_audit_goes_on_after_a_trial_that_fails(planned, fake, ears):
+def test_audit_leaves_what_fails_for_another_time(planned, fake, ears):
+    plan = planned(12)
+    tune(plan, ears(), keep_pruned=True)
+    pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
+    fake.order(f"{pruned[0]} {EPOCHS} fail\n")
+    assert not finish_pruned(plan, ears())
+    record = read_study(plan.name, plan.ledger)
+    assert record.trial(pruned[0]).unpruned is None
+    assert pruning(record).finished == len(pruned) - 1
+    # the order is obeyed once
+    assert finish_pruned(plan, again := ears())
+    assert [number for number, _ in again.trials] == pruned[:1]
+    assert pruning(read_study(plan.name, plan.ledger)).finished == len(pruned)
+
+
+def test_audit_takes_a_trial_that_diverges_for_ended(planned, fake, ears):
     plan = planned(12)
     tune(plan, ears(), keep_pruned=True)
     pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
@@ -532,11 +549,53 @@ def test_several_objectives_have_a_front_and_no_pruning(planned, fake, ears):
     ]  # fmt: skip
 
 
-def test_trials_are_dealt_out_to_devices(planned, fake):
+def test_a_trial_begins_on_the_device_with_the_fewest(planned, fake):
     plan = planned(4, devices="cpu,cuda:1")
     assert plan.devices == ("cpu", "cuda:1")
-    jobs = [plan.job(n, plan.space.start, plan.devices[n % 2]) for n in range(2)]
-    assert [j.device for j in jobs] == ["cpu", "cuda:1"]
+    assert [plan.free_device(busy) for busy in ([], ["cpu"], ["cuda:1"], ["cpu", "cuda:1", "cuda:1"])] == [
+        "cpu", "cuda:1", "cpu", "cpu",
+    ]  # fmt: skip
+
+
+def test_trials_side_by_side_are_on_devices_of_their_own(planned, fake, ears, monkeypatch):
+    """The baseline takes long; each of the others begins when the other device is free."""
+    plan = planned(4, devices="cpu,cuda:1", workers=2)
+    fake.order("0 3 rest\n")
+    begun: dict[int, str] = {}
+    job = StudyPlan.job
+
+    def noted(self, number, params, device):
+        begun.setdefault(number, device)
+        return job(self, number, params, device)
+
+    monkeypatch.setattr(StudyPlan, "job", noted)
+    monkeypatch.setattr(StudyPlan, "probes", lambda self: [])
+    tune(plan, ears())
+    assert begun == {0: "cpu", 1: "cuda:1", 2: "cuda:1", 3: "cuda:1"}
+
+
+def test_a_database_that_goes_away_is_told_in_a_line(planned, fake, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from ferbench.cli.tune import _go_on
+
+    def gone(*_):
+        raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+
+    plan = planned(4)
+    monkeypatch.setattr(plan.ledger, "ask", gone)
+    monkeypatch.setattr(plan.ledger, "trials", gone)
+    with pytest.raises(InputError, match="--storage: lost: server closed the connection; the same command"):
+        _go_on(plan, False)
+
+
+def test_a_study_of_another_version_is_told_in_a_line(planned, fake):
+    plan = planned(4)
+    table = json.loads(plan.ledger.study.user_attrs["spec"])
+    del table["pruner"]
+    plan.ledger.study.set_user_attr("spec", json.dumps(table))
+    with pytest.raises(InputError, match="study plain_cnn, spec: field 'pruner' is missing"):
+        studies(plan.store, "*", None)
 
 
 def test_journal_is_opened_by_others(planned, fake, ears):
