@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ferbench.errors import InputError
 from ferbench.recipe import Below1, Fraction, ImbalanceRecipe, NonNegative, Positive, Recipe
 from ferbench.spec import AND, Budget, ProtocolName
-from ferbench.toml import dotted_fields, known, merged, read_toml, shared_toml, shipped, validated
+from ferbench.toml import dotted_fields, flat_fields, known, merged, read_toml, shared_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
@@ -26,6 +26,8 @@ _BUDGETS, _STRATEGIES = shipped("baselines", "budgets.toml"), shipped("baselines
 FROM_SCRATCH: dict[str, Any] = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
 """What changes in a recipe that starts from ImageNet weights where there are none: a backbone frozen as it was drawn,
 or norms that know nothing of the images, would learn nothing."""
+_BASE = "base"
+"""Key of a recipe file: the recipe whose fields it has where it says nothing."""
 _ABOUT = ("paper", "provenance")
 """Tables of a recipe file that say where its values come from."""
 
@@ -110,7 +112,8 @@ def load_recipe(
     """The recipe of a model, a shipped recipe's name or a TOML file, with what the caller changes.
 
     Args:
-        source: a model's name, a recipe's name or a path ending in .toml.
+        source: a model's name, a recipe's name or a path ending in .toml. A file has the fields of the recipe that it
+            names as `base` where it says nothing, else those of baselines/defaults.toml.
         strategy: imbalance strategy, with its default knobs.
         init: replaces model.init.
         overrides: dotted field -> value, as `--set` gives them.
@@ -119,10 +122,7 @@ def load_recipe(
         InputError: no such recipe, an unknown field or a value out of range, named with its file.
     """
     path = recipe_path(source)
-    own = {key: value for key, value in shared_toml(path).items() if key not in _ABOUT}
-    table = merged(shared_toml(shipped("baselines", "defaults.toml")), own, path.name)
-    if source.startswith("timm:"):
-        table["model"]["name"] = source
+    table = _table(source)
     if init is not None:
         table["model"]["init"] = init
     table["imbalance"] = _imbalance(table["imbalance"], strategy, path.name)
@@ -132,6 +132,38 @@ def load_recipe(
     recipe = validated(Recipe, table, where)
     _check_knobs(recipe.imbalance, where)
     return recipe
+
+
+def _table(source: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file's table over that of its base, or over the defaults, as a new one.
+
+    Args:
+        above: files that have this one as their base.
+    """
+    path = recipe_path(source)
+    own = {key: value for key, value in shared_toml(path).items() if key not in (*_ABOUT, _BASE)}
+    base = shared_toml(path).get(_BASE)
+    if base is None:
+        under = shared_toml(shipped("baselines", "defaults.toml"))
+    elif not isinstance(base, str) or path in above:
+        why = "a recipe's name or file is expected" if path not in above else "it is its own base"
+        raise InputError(f"{path.name}: base = {base!r}: {why}")
+    else:
+        # a file is looked for from where this one is
+        under = _table(str(path.parent / base) if base.endswith(".toml") else base, (*above, path))
+    table = merged(_without_knobs(under, own), own, path.name)
+    if source.startswith("timm:"):
+        table["model"]["name"] = source
+    return table
+
+
+def _without_knobs(under: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A base's table; without its strategy's knobs where there is another strategy over it."""
+    imbalance = own.get("imbalance")
+    strategy = imbalance.get("strategy") if isinstance(imbalance, dict) else None
+    if strategy in (None, under["imbalance"]["strategy"]):
+        return under
+    return {**under, "imbalance": {"strategy": strategy}}
 
 
 def changed_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -205,6 +237,17 @@ def recipe_fields() -> list[str]:
     return dotted_fields(Recipe)
 
 
+def described_fields() -> Iterator[tuple[str, Any, str]]:
+    """(dotted name, value of baselines/defaults.toml or None, meaning) of each field of a recipe."""
+    defaults = dict(flat_fields(shared_toml(shipped("baselines", "defaults.toml"))))
+    for name in recipe_fields():
+        kind: Any = Recipe
+        *path, last = name.split(".")
+        for part in path:
+            kind = kind.model_fields[part].annotation
+        yield name, defaults.get(name), " ".join((kind.model_fields[last].description or "").split())
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """("optimizer.lr", 0.1) of "optimizer.lr=0.1"; the value is read as TOML, else as a plain string."""
     key, sign, value = text.partition("=")
@@ -245,9 +288,12 @@ def _set(table: dict[str, Any], key: str, value: Any) -> None:
     # what else they may be called is found when the recipe is checked
     fields = [*recipe_fields(), *(f"imbalance.params.{p}" for p in (knobs if isinstance(knobs, dict) else ()))]
     matches = [f for f in fields if f == key or f.endswith(f".{key}")]
-    if key not in fields and len(matches) != 1:
-        close = matches or difflib.get_close_matches(key, fields, n=3, cutoff=0.5)
-        raise InputError(f"--set {key}: unknown or ambiguous field (fields like it: {', '.join(close) or 'none'})")
+    if key not in fields and len(matches) > 1:
+        raise InputError(f"--set {key}: several fields are called so: {', '.join(matches)}")
+    if key not in fields and not matches:
+        near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5) or [f for f in fields if key in f]
+        told = f"fields like it: {', '.join(near)}" if near else "`ferbench list fields` shows all"
+        raise InputError(f"--set {key}: unknown field ({told})")
     _put(table, key if key in fields else matches[0], value)
 
 

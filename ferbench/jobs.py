@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,10 +140,9 @@ def _outcome(plan: Plan, run: _Run, code: int) -> RunRecord | None:
     return record
 
 
-def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float | str]]:
+def estimate(plan: Plan, specs: Iterable[RunSpec]) -> Iterator[tuple[RunSpec, float | str]]:
     """Each run with the seconds it should take, or why that cannot be said; seeds are measured together."""
     measured: dict[tuple[str, str], float | str] = {}
-    results = []
     with Workers[RunSpec]() as workers:
         for spec in specs:
             key = spec.recipe.model_dump_json(), spec.tta
@@ -153,8 +152,7 @@ def estimate(plan: Plan, specs: Iterable[RunSpec]) -> list[tuple[RunSpec, float 
             if key not in measured:
                 workers.start(plan.job(spec, "estimate"), None, spec)
                 measured[key] = _estimated(workers)
-            results.append((spec, measured[key]))
-    return results
+            yield spec, measured[key]
 
 
 def _estimated(workers: Workers[RunSpec]) -> float | str:

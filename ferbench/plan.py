@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ def make_plan(
     store = Store(results)
     for spec in unique.values():
         # what was trained from a file needs it no more
-        if spec.source == spec and not _has_weights(spec.recipe.model) and not store.is_done(spec):
+        if spec.source == spec and spec.recipe.model.init != "scratch" and not store.is_done(spec):
             check_init(spec.recipe.model)
     return Plan(tuple(unique.values()), resolved, labels, dataset, store, device, notes, needed)
 
@@ -203,6 +204,11 @@ def check_init(recipe: ModelRecipe) -> None:
     if not _has_weights(recipe):
         raise InputError(
             f"model.init = {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)"
+        )
+    row = models.MODELS[recipe.name]
+    if recipe.init == "imagenet" and row.head is not None and row.weights is None:
+        raise InputError(
+            f"model.init = imagenet: there are no such weights of {row.name} (scratch, or a file of weights)"
         )
 
 
@@ -282,6 +288,8 @@ def check_seeds(seeds: Sequence[int]) -> None:
     Raises:
         InputError: one is out of range, or there is none.
     """
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable) or any(not isinstance(s, Integral) for s in seeds):
+        raise InputError(f"seeds = {seeds!r}: a list of whole numbers is expected")
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise InputError(f"seed {seed} is out of range (0 to 4294967295)")

@@ -24,6 +24,8 @@ def test_help_names_the_commands(ferbench):
         ("recipes", ["plain_cnn", "timm"]),
         ("metrics", ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "rarest_f1", "nll", "brier", "ece"]),
         ("protocols", ["official", "official-clean", "folder", "stratified-naive", "oracle"]),
+        ("budgets", ["full", "short", "quick", "demo"]),
+        ("fields", ["model.input_size", "optimizer.lr", "training.precision.cpu", "imbalance.params"]),
     ],
 )
 def test_list(ferbench, kind, expected):
@@ -47,6 +49,16 @@ def test_list(ferbench, kind, expected):
         (["run", "--budget", "ful"], "unknown budget 'ful' (did you mean full?)"),
         (["run", "--set", "lr"], "--set 'lr': expected key=value"),
         (["run", "--set", "optimizer.lrr=1"], "fields like it: optimizer.lr"),
+        (
+            ["run", "--set", "size=16"],
+            "--set size: unknown field (fields like it: model.input_size, training.batch_size",
+        ),
+        (["run", "--set", "xyz=16"], "--set xyz: unknown field (`ferbench list fields` shows all)"),
+        (["run", "--set", "name=x"], "--set name: several fields are called so: model.name, optimizer.name"),
+        (
+            ["run", "--models", "plain_cnn", "--init", "imagenet"],
+            "init = imagenet: there are no such weights of plain_cnn",
+        ),
         (["run", "--set", "optimizer.lr=-1"], "optimizer.lr = -1: Input should be greater than 0"),
         (["run", "--set", "epochs=3"], "budget demo sets epochs = 2 for every model"),
         (["run", "--models", "vgg16", "--set", "stem_stride=2"], "vgg16: model.stem_stride = 2 is not possible"),

@@ -106,6 +106,9 @@ def test_the_same_run_asked_for_twice_is_one(faces):
         ({"seeds": (0, -1)}, ["seed -1"]),
         ({"seeds": (2**32,)}, ["seed 4294967296"]),
         ({"seeds": ()}, ["no seed"]),
+        ({"seeds": 0}, ["seeds = 0: a list of whole numbers is expected"]),
+        ({"seeds": ["0"]}, ["seeds = ['0']: a list"]),
+        ({"seeds": "0,1"}, ["seeds = '0,1': a list"]),
         ({"budget": "quik"}, ["did you mean quick"]),
         ({"imbalance": "focl"}, ["focl", "focal"]),
         ({"overrides": {"model.stem_stride": 2}}, ["plain_cnn", "stem_stride = 2"]),
@@ -186,7 +189,7 @@ def test_run_that_dies_is_recorded_where_it_ran(plan, worker, environment):
 
 def test_refused_device_is_bad_usage_and_no_failed_run(plan, worker):
     worker(say(event="refused", reason="--device cuda:9: this machine has 0 GPUs"))
-    for command in (lambda: run_many(plan, Notes()), lambda: estimate(plan, plan.specs)):
+    for command in (lambda: run_many(plan, Notes()), lambda: list(estimate(plan, plan.specs))):
         with pytest.raises(InputError, match="cuda:9"):
             command()
     assert not plan.store.root.exists() or plan.store.records() == []
@@ -405,7 +408,7 @@ def test_images_of_a_checkpoints_epochs_are_not_counted(plan, worker, monkeypatc
 
 def test_one_measurement_serves_all_seeds(plan, worker):
     starts = worker(say(event="estimate", seconds=12.5))
-    assert estimate(plan, plan.specs) == [(spec, 12.5) for spec in plan.specs]
+    assert list(estimate(plan, plan.specs)) == [(spec, 12.5) for spec in plan.specs]
     assert starts() == 1
 
 

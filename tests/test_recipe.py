@@ -17,13 +17,22 @@ from pydantic import ValidationError
 from ferbench import models
 from ferbench.errors import InputError
 from ferbench.evaluation.predictions import predictions_of
-from ferbench.inputs import load_budget, load_paper, load_recipe, parse_override, recipe_names, strategy_defaults
+from ferbench.inputs import (
+    described_fields,
+    load_budget,
+    load_paper,
+    load_recipe,
+    parse_override,
+    recipe_names,
+    strategy_defaults,
+)
 from ferbench.recipe import Recipe
 from ferbench.runner import build_network
 from ferbench.spec import Budget, DataKey, RunSpec
 from ferbench.toml import read_toml, shipped, validated
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.treatment import Treatment
+from ferbench.variants import changed_fields
 
 
 def one_line(call) -> str:
@@ -276,9 +285,9 @@ def test_override_without_key_or_value_is_refused(text):
 @pytest.mark.parametrize(
     ("key", "value", "fragments"),
     [
-        ("name", "x", ["ambiguous", "model.name", "optimizer.name", "schedule.name"]),
+        ("name", "x", ["several fields", "model.name", "optimizer.name", "schedule.name"]),
         ("optimizer.lrr", 0.1, ["optimizer.lrr", "optimizer.lr"]),
-        ("zzzz", 1, ["zzzz", "none"]),
+        ("zzzz", 1, ["zzzz", "ferbench list fields"]),
         # a table is no field
         ("optimizer", {}, ["optimizer"]),
         ("optimizer.lr", "high", ["--set", "optimizer.lr = 'high'"]),
@@ -472,3 +481,49 @@ def test_file_that_changes_is_read_again(tmp_path):
     assert read_toml(path) == {"optimizer": {"lr": 0.1}}
     path.write_text("[optimizer]\nlr = 0.2\n")
     assert read_toml(path) == {"optimizer": {"lr": 0.2}}
+
+
+# bases
+
+
+def test_recipe_file_has_its_bases_fields_where_it_says_nothing(tmp_path):
+    usual = load_recipe("plain_cnn")
+    (tmp_path / "mine.toml").write_text('base = "plain_cnn"\n[optimizer]\nlr = 0.5\n')
+    recipe = load_recipe(str(tmp_path / "mine.toml"))
+    assert changed_fields(recipe, usual) == {"optimizer.lr": 0.5}
+    # a file beside it, found from wherever the command is given
+    (tmp_path / "again.toml").write_text('base = "mine.toml"\n[model]\ndropout = 0.3\n')
+    assert changed_fields(load_recipe(str(tmp_path / "again.toml")), recipe) == {"model.dropout": 0.3}
+    # without a base the defaults count, which are not the plain CNN's
+    (tmp_path / "mine.toml").write_text('[model]\nname = "plain_cnn"\n')
+    assert changed_fields(load_recipe(str(tmp_path / "mine.toml")), usual)
+
+
+def test_base_may_be_a_timm_network_or_have_another_strategy(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "timm:resnet26"\n[model]\ninput_size = 32\n')
+    assert changed_fields(load_recipe(str(path)), load_recipe("timm:resnet26")) == {"model.input_size": 32}
+    path.write_text('base = "plain_cnn"\n[imbalance]\nstrategy = "focal"\n')
+    (tmp_path / "again.toml").write_text('base = "mine.toml"\n[imbalance]\nstrategy = "inverse"\n')
+    recipe = load_recipe(str(tmp_path / "again.toml"))
+    assert recipe.imbalance == load_recipe("plain_cnn", strategy="inverse").imbalance
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ('"mine.toml"', "mine.toml: base = 'mine.toml': it is its own base"),
+        ("3", "mine.toml: base = 3: a recipe's name or file is expected"),
+        ('"plain_cn"', "unknown recipe 'plain_cn' (did you mean plain_cnn?)"),
+        ('"nowhere.toml"', "no recipe file"),
+    ],
+)
+def test_bases_that_are_none_are_refused(base, message, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'base = {base}\n[model]\nname = "vgg16"\n')
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_every_field_says_what_it_means():
+    for name, _, meaning in described_fields():
+        assert meaning, name

@@ -138,7 +138,7 @@ def test_imagenet_without_network_names_the_file(ferbench, faces, tmp_path):
 def test_dry_run_trains_nothing(ferbench, faces, tmp_path):
     result = ferbench("run", "--models", "plain_cnn", "--data", faces, "--seeds", "0,1", "--dry-run")
     assert result.returncode == 0, result.stderr
-    assert "2 runs, 2 to do" in result.stdout
+    assert "2 runs, 0 done before, 2 to do" in result.stdout
     assert result.stdout.count("about") == 3
     assert not (tmp_path / "results").exists()
 

@@ -29,7 +29,7 @@ for command in (run, bench, results.report, results.compare, results.ensemble, r
     app.command()(command)
 app.command("list")(list_)
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set, remember where it is, or fetch it.")
-for data_command in (data.info, data.add, data.download):
+for data_command in (data.info, data.add, data.forget, data.download):
     data_app.command()(data_command)
 app.add_typer(data_app, name="data")
 app.add_typer(tune.app, name="tune")
@@ -83,6 +83,8 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass

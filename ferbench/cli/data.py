@@ -19,18 +19,26 @@ def info(path: Annotated[str | None, typer.Argument(help="Data; none: what `run`
 
 
 def add(path: Annotated[Path, typer.Argument(help="Where the data set is.")]) -> None:
-    """Remember a data set, so that later commands find it."""
-    from ferbench.data import register
+    """Remember a data set: commands without --data take it from now on."""
+    _register(path)
 
-    dataset = register(path)
-    print(f"{path}: {dataset.name} ({dataset.edition}), remembered")
+
+def forget() -> None:
+    """Remember no data set any more."""
+    from ferbench import data
+
+    print("forgotten" if data.forget() else "no data set was remembered")
 
 
 def download() -> None:
     """Fetch FER2013 from Kaggle (msambare/fer2013) with kagglehub and remember it."""
-    from ferbench.data import register
     from ferbench.data.download import download as fetch
 
-    path = fetch()
+    _register(fetch())
+
+
+def _register(path: Path) -> None:
+    from ferbench.data import register
+
     dataset = register(path)
-    print(f"{path}: {dataset.name} ({dataset.edition}), remembered")
+    print(f"{path}: {dataset.name} ({dataset.edition}), remembered (`ferbench data forget` undoes it)")

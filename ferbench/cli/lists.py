@@ -16,10 +16,12 @@ class Kind(StrEnum):
     recipes = "recipes"
     metrics = "metrics"
     protocols = "protocols"
+    budgets = "budgets"
+    fields = "fields"
 
 
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List models, strategies, recipes, metrics or protocols."""
+    """List models, strategies, recipes, metrics, protocols, budgets, or the fields of a recipe with their defaults."""
     for row in _rows(kind):
         print("  ".join(row).rstrip())
 
@@ -43,6 +45,26 @@ def _rows(kind: Kind) -> list[list[str]]:
         from ferbench.data.protocol import PROTOCOLS
 
         rows = [(p.name, p.title) for p in PROTOCOLS]
+    elif kind is Kind.budgets:
+        from ferbench.inputs import budgets, load_budget
+
+        rows = [
+            (
+                name,
+                f"{b.fraction:.0%} of the images",
+                f"{b.epochs or 'own'} epochs",
+                f"batches of {b.batch_size or 'own size'}",
+                about,
+            )
+            for name, about in budgets().items()
+            for b in [load_budget(name)]
+        ]
+    elif kind is Kind.fields:
+        from ferbench.inputs import described_fields
+
+        rows = [
+            (name, "" if default is None else str(default), meaning) for name, default, meaning in described_fields()
+        ]
     else:
         from ferbench.inputs import recipe_names
         from ferbench.toml import shipped

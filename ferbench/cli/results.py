@@ -66,15 +66,21 @@ def ensemble(
 ) -> None:
     """Average the stored probabilities of the runs that val chooses; an entry of the leaderboard of its own."""
     from ferbench.ensemble import make_ensemble
+    from ferbench.evaluation.metrics import METRICS
     from ferbench.records.store import Store, ensemble_place
+    from ferbench.report.comparison import POINTS
 
     store = Store(results)
     record = make_ensemble(store, wanted, metric=metric, data=data, protocol=protocol, budget=budget)
     print(f"{record.data.name}, protocol {record.data.protocol}, budget {record.budget.name}")
+    print("members, as often as val chose each:")
     for member in record.members:
         print(f"{member.weight:3d} x {member.run}")
     best = record.scores["test"].values
-    print(f"val {record.metric} {record.path[-1]:.4f} (the best alone {record.path[0]:.4f})")
+    together, alone = (
+        f"{100 * v:.2f} %" if metric in POINTS else f"{v:.3f}" for v in (record.path[-1], record.path[0])
+    )
+    print(f"val {METRICS[metric].title} {together} (the best alone {alone})")
     print(f"test accuracy {100 * best['accuracy']:.2f} %, macro-F1 {best['macro_f1']:.3f}")
     print(store.root / ensemble_place(record))
 

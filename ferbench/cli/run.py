@@ -67,7 +67,9 @@ def run(
     device: Device = "auto",
     jobs_per_gpu: RunsAtOnce = "1",
     redo: Annotated[bool, typer.Option("--redo", help="Do again what is done.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and how long it should take.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and how long it should take, by some batches.")
+    ] = False,
 ) -> None:
     """Train and score models: every model x strategy x seed that is not done yet, then the leaderboard."""
     from ferbench.inputs import parse_override
@@ -93,8 +95,9 @@ def run(
     _tell_data(plan, asked=data)
     todo = plan.todo(redo=redo)
     if dry_run:
-        _show_plan(plan, todo)
-        return
+        raise typer.Exit(_show_plan(plan, todo))
+    if done := len(plan.specs) - len(todo):
+        say(f"{done} of {len(plan.specs)} runs were done before, and stay as they are (--redo does them again)")
     from ferbench.progress import Progress
 
     try:
@@ -120,23 +123,28 @@ def _tell_data(plan: Any, asked: str | None) -> None:
         say(f"note: {note}")
 
 
-def _show_plan(plan: Any, todo: list[Any]) -> None:
+def _show_plan(plan: Any, todo: list[Any]) -> int:
+    """Show what is to do; the exit code, 1 where a run could not be done."""
     from ferbench.jobs import estimate
     from ferbench.progress import run_label
+    from ferbench.report.cells import duration
 
-    print(f"{plan.dataset.name} ({plan.dataset.edition}), {len(plan.specs)} runs, {len(todo)} to do")
-    total = 0.0
+    done = len(plan.specs) - len(todo)
+    print(
+        f"{plan.dataset.name} ({plan.dataset.edition}), {len(plan.specs)} runs, {done} done before, {len(todo)} to do"
+    )
+    if todo:
+        say("timing some batches of each recipe here, which takes seconds to a minute each")
+    total, exit_code = 0.0, 0
     for spec, seconds in estimate(plan, todo):
-        shown = f"cannot run: {seconds}" if isinstance(seconds, str) else f"about {_duration(seconds)}"
-        total += 0.0 if isinstance(seconds, str) else seconds
+        if isinstance(seconds, str):
+            exit_code, shown = 1, f"cannot run: {seconds}"
+        else:
+            total, shown = total + seconds, f"about {duration(seconds)}"
         what = f"{spec.epochs} epochs of {spec.budget.fraction:.0%}" if spec.source == spec else "from a trained run"
-        print(f"  {run_label(spec)}  {what}  {shown}")
-    print(f"together about {_duration(total)}")
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d} min"
+        print(f"  {run_label(spec)}  {what}  {shown}", flush=True)
+    print(f"together about {duration(total)}")
+    return exit_code
 
 
 def _show_leaderboard(plan: Any, records: list[Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ferbench.data.dataset import FER2013_CLASSES, SPLITS, Dataset, Split
 from ferbench.errors import InputError, check_utf8
 
-__all__ = ["FER2013_CLASSES", "SPLITS", "Dataset", "Split", "load", "register", "resolve"]
+__all__ = ["FER2013_CLASSES", "SPLITS", "Dataset", "Split", "forget", "load", "register", "resolve"]
 
 SYNTHETIC = "synthetic"
 
@@ -83,6 +83,14 @@ def resolve(path: str | Path | None = None) -> str:
         raise InputError(f"{origin}: nothing at {source!r}")
     check_utf8(source, f"{origin}:")
     return source
+
+
+def forget() -> bool:
+    """Whether there was a registered data set, which `resolve` takes no more."""
+    file = _registration()
+    was_there = file.is_file()
+    file.unlink(missing_ok=True)
+    return was_there
 
 
 def register(path: str | Path) -> Dataset:

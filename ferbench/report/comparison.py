@@ -250,4 +250,5 @@ def _matches(track: Track, word: str) -> list[Entry]:
     plain = [e for e in track.entries if e.model == word and e.strategy == "none"]
     # a model's name is its shipped recipe, and none of its other views
     trained = [e for e in plain if e.is_trained]
-    return exact or [e for e in trained if not e.differs] or trained or plain
+    called = [e for e in track.entries if e.variant == word and e.strategy == "none"]
+    return exact or [e for e in trained if not e.differs] or trained or plain or called

@@ -58,6 +58,12 @@ def test_names_that_are_no_text_are_refused(table, tmp_path):
         load(odd)
 
 
+def test_a_registered_data_set_can_be_forgotten(tree):
+    data.register(tree)
+    assert data.forget() and data.resolve() == "synthetic"
+    assert not data.forget()
+
+
 def test_synthetic_faces_can_be_registered(tmp_path, monkeypatch):
     monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
     data.register("synthetic:3")
