@@ -65,7 +65,7 @@ def tune(
     protocol: Annotated[
         str | None, typer.Option(help="How splits are made (`ferbench list protocols`); the test split is left out.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Tells this study of a model from its others.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of this study, to tell it from the model's others.")] = None,
     fork: Annotated[bool, typer.Option("--fork", help="Start a new study where the study file has changed.")] = False,
     storage: Storage = None,
     workers: TrialsAtOnce = "1",
@@ -247,7 +247,7 @@ def audit(
 def promote(
     study: Annotated[str, typer.Argument(help="A study's name.")],
     trial: Annotated[int | None, typer.Option(help="Its number. Default: the study's best.")] = None,
-    seeds: Annotated[str, typer.Option(help="On which it is trained again; none the study's own.")] = "1,2,3",
+    seeds: Annotated[str, typer.Option(help="On which it is trained again, without the study's own.")] = "1,2,3",
     out: Annotated[Path | None, typer.Option(help="Folder for the recipe. Default: baselines/ of the clone.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also where val says that the baseline is better.")] = False,
     storage: Storage = None,

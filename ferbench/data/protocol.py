@@ -168,7 +168,9 @@ _FOLDER = (
 _STRATIFIED = "train, val and test are 80, 10 and 10 % of each class of all images{how}"
 _GROUPED = ", images with equal pixels together"
 _NAIVE = ", drawn image by image: twins stand on both sides"
-_CLEAN = "; nothing in train or val has a twin in a later split, and train neither copies nor label conflicts"
+_CLEAN = (
+    "; nothing in train or val has a twin in a later split, and train holds no image twice and none with two labels"
+)
 
 PROTOCOLS: Registry[Protocol] = Registry(
     "protocol",

@@ -136,8 +136,8 @@ def section(board: Leaderboard) -> Iterator[str]:
     flagged = [c for c in published() if is_impossible(c)]
     yield "## Published results, and how they came about\n"
     yield (
-        "As their sources say. k/n: so many right images of a test split of n print as this accuracy, rounded or "
-        "truncated; only: no number of right images among the 3,589 of one split does: "
+        "As their sources say. k/n: k right of n test images print as this accuracy, rounded or truncated. Only: no "
+        "number of right ones among the 3,589 of one split does: "
         f"{' and '.join(f'{c.accuracy} % ({c.system})' for c in flagged)}. Protocol: ours that is nearest; a "
         "number that was chosen on the images it is tested on is too good. ours: the best of the same architecture "
         "under that protocol at full budget here. None comes with an interval, several seeds or a paired test.\n"

@@ -1,12 +1,12 @@
-"""The figures beside the leaderboard, and the only place that draws."""
+"""Which figures are beside the leaderboard; those of learning, size and speed are drawn here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ferbench.records.record import EpochRow, RunRecord
 from ferbench.report.canvas import LABEL, Drawing, Margins, add_heading, add_legend, blank, png, styled
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 Kind = Literal["curves", "parameters", "speed", "strategies", "confusion", "reliability"]
-LEGEND_ABOVE = 12
-"""With more entries than this, points are told apart by a legend: there is no room for a name at each."""
-ALL_DRAWN = 40
-"""With more entries than this (all models with all strategies are 35), figures show the best `LEGEND_ABOVE`."""
+MOST_NAMED = 12
+"""Entries that curves and points are drawn of: there is no room for more names."""
+LARGE = 40
+"""With more entries than this only the first has a confusion matrix; all models with all strategies are 35."""
 MATRICES = 5
-"""As many of the best entries have a reliability curve and a confusion matrix; of a larger
-track only the first has a matrix."""
+"""As many of the best entries have a reliability curve and a confusion matrix."""
 SEEDS_DRAWN = 10
 """With more seeds than this, their curves would cover the means."""
 _CLEAR = 8
@@ -50,37 +49,45 @@ def figures(whole: Track) -> list[Figure]:
     """The figures that a track has, without drawing them."""
     if not whole.entries or whole.data.protocol == "oracle":
         return []
-    track = _drawn(whole)
-    n, n_all = len(track.entries), len(whole.entries)
-    which = f" (the best {n} of {n_all:,})" if n < n_all else ""
-    trained = tuple(e for e in track.entries if e.is_trained)
-    found = [Figure(f"{track.slug}-curves.png", "curves", trained, which)] if trained else []
-    sized = tuple(e for e in track.entries if e.parameters)
+    n_all = len(whole.entries)
+    trained = [e for e in whole.entries if e.is_trained]
+    found = [Figure(f"{whole.slug}-curves.png", "curves", *_some(trained))] if trained else []
+    sized = [e for e in whole.entries if e.parameters]
     if sized:
-        found.append(Figure(f"{track.slug}-parameters.png", "parameters", sized, which))
-    found += _speed_figures(track, which)
+        found.append(Figure(f"{whole.slug}-parameters.png", "parameters", *_some(sized)))
+    found += _speed_figures(whole)
     held = tuple(e for entries in treated(whole).values() for e in entries)
     if held:
-        found.append(Figure(f"{track.slug}-strategies.png", "strategies", held))
+        found.append(Figure(f"{whole.slug}-strategies.png", "strategies", held))
     weighed = tuple(e for e in whole.entries[:MATRICES] if e.evidence)
     if weighed:
         few = f" (the best {len(weighed)} of {n_all:,})" if len(weighed) < n_all else ""
-        found.append(Figure(f"{track.slug}-reliability.png", "reliability", weighed, few))
-    best = track.entries[: 1 if which else MATRICES]
-    return found + [Figure(f"{track.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in best]
+        found.append(Figure(f"{whole.slug}-reliability.png", "reliability", weighed, few))
+    best = whole.entries[: 1 if n_all > LARGE else MATRICES]
+    return found + [Figure(f"{whole.slug}-confusion-{e.slug}.png", "confusion", (e,)) for e in best]
 
 
-def _drawn(track: Track) -> Track:
-    """The track with the entries that its figures show."""
-    return track.best(LEGEND_ABOVE) if len(track.entries) > ALL_DRAWN else track
+def _some(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], str]:
+    """Those that are drawn, and words for which they are where it is not all."""
+    if len(entries) <= MOST_NAMED:
+        return tuple(entries), ""
+    # what strategies change has a figure of its own
+    first = sorted(entries, key=lambda e: e.strategy != "none")[:MOST_NAMED]
+    plain = sum(e.strategy == "none" for e in first)
+    words = f"the best {MOST_NAMED} of {len(entries):,}"
+    if plain and any(e.strategy != "none" for e in entries):
+        words = f"{MOST_NAMED} of {len(entries):,}: without a strategy" + (
+            ", and the best others" if plain < MOST_NAMED else ""
+        )
+    return tuple(e for e in entries if e in first), f" ({words})"
 
 
-def _speed_figures(track: Track, which: str) -> list[Figure]:
+def _speed_figures(track: Track) -> list[Figure]:
     # a speed means something on one device only
     devices = sorted({e.device for e in track.entries if e.inference})
     names = [f"{track.slug}-speed.png"] if len(devices) == 1 else [f"{track.slug}-speed-{i}.png" for i in range(1, 99)]
     return [
-        Figure(name, "speed", tuple(e for e in track.entries if e.inference and e.device == device), which)
+        Figure(name, "speed", *_some([e for e in track.entries if e.inference and e.device == device]))
         for name, device in zip(names, devices, strict=False)
     ]
 
@@ -96,26 +103,20 @@ def drawings(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, Draw
         "strategies": lambda track, figure, _: draw_strategies(replace(track, entries=figure.entries)),
         "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
-    return {f.name: styled(drawers[f.kind], _drawn(t), f, by_id) for t in board.tracks for f in figures(t)}
+    return {f.name: styled(drawers[f.kind], _narrowed(t, f), f, by_id) for t in board.tracks for f in figures(t)}
 
 
-def _add_legend(canvas: Canvas, track: Track, entries: Sequence[Entry], *, dashes: bool) -> None:
-    """A legend at the right: a line per entry, or where that is too much one per colour and one per marker."""
+def _narrowed(track: Track, figure: Figure) -> Track:
+    """A large track with the figure's entries alone, so that looks are found of few."""
+    return replace(track, entries=figure.entries) if len(track.entries) > LARGE else track
+
+
+def _add_legend(canvas: Canvas, looks: Mapping[str, Looks], entries: Sequence[Entry]) -> None:
+    """A legend at the right, a line per entry."""
     from matplotlib.lines import Line2D
 
-    looks, crowded = looks_of(track), len(entries) > LEGEND_ABOVE
-    rows: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        look = looks[entry.slug]
-        style = {"linestyle": look.dash} if dashes else {"marker": look.marker, "linestyle": "", "markersize": 7}
-        if crowded:
-            rows.setdefault(look.model, {"color": look.color, "lw": 5})
-            rows.setdefault(look.treatment, {"color": "0.3", **style})
-        else:
-            rows[entry.label] = {"color": look.color, "lw": 1.8, **style}
-    if crowded:
-        rows = dict(sorted(rows.items(), key=lambda row: (row[1]["color"] == "0.3", row[0])))
-    add_legend(canvas, [Line2D([], [], **style) for style in rows.values()], list(rows))
+    lines = [Line2D([], [], color=looks[e.slug].color, linestyle=looks[e.slug].dash, lw=1.8) for e in entries]
+    add_legend(canvas, lines, [e.label for e in entries])
 
 
 def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
@@ -136,7 +137,7 @@ def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) ->
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _add_legend(canvas, track, figure.entries, dashes=True)
+    _add_legend(canvas, looks, figure.entries)
     add_heading(canvas, f"{track.title}{figure.which}")
     return png(canvas)
 
@@ -184,10 +185,7 @@ def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]]
     axes.set_xlabel(x_label)
     bars = any(e.test["accuracy"].sd is not None for e, _ in points)
     axes.set_title("test accuracy, %" + ("  (bars: ± sd over seeds)" if bars else ""))
-    if len(points) > LEGEND_ABOVE:
-        _add_legend(canvas, track, [e for e, _ in points], dashes=False)
-    else:
-        _name_points(axes, points)
+    _name_points(axes, points)
     add_heading(canvas, f"{track.title}{figure.which}")
     return png(canvas)
 

@@ -17,10 +17,6 @@ _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5
 class Looks:
     """Colour, marker and dashes of an entry, the same in all figures of a track."""
 
-    model: str
-    """What its colour stands for."""
-    treatment: str
-    """What its marker and dashes stand for."""
     color: tuple[float, float, float]
     marker: str
     dash: Any
@@ -42,8 +38,7 @@ def looks_of(track: Track) -> dict[str, Looks]:
     for entry in track.entries:
         m, t = models.index(entry.model), order.index(treatments[entry.slug])
         color = palette[(m if len(models) > 1 else t) % len(palette)]
-        name = f"{entry.strategy}, {entry.variant}" if entry.variant else entry.strategy
-        looks[entry.slug] = Looks(entry.title, name, color, _MARKERS[t % len(_MARKERS)], _DASHES[t % len(_DASHES)])
+        looks[entry.slug] = Looks(color, _MARKERS[t % len(_MARKERS)], _DASHES[t % len(_DASHES)])
     return looks
 
 

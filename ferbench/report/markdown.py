@@ -263,7 +263,8 @@ def _environments(records: list[RunRecord]) -> str:
     remarks = [f"- {_runs(count)}: {escape(note)}" for note, count in sorted(notes.items())]
     parts = ["### Where they ran", "\n".join(lines)]
     if remarks:
-        parts += ["Notes of the runs:", "\n".join(remarks)]
+        told = "\n".join(remarks)
+        parts += [f"<details>\n<summary>Notes of the runs</summary>\n\n{told}\n\n</details>"]
     return "\n\n".join(parts)
 
 

@@ -87,7 +87,7 @@ def _verdicts(entries: Sequence[Entry]) -> Iterator[str]:
             f"{word} {_names(group, metric)}" for word, group in (("helped by", helped), ("hurt by", hurt)) if group
         ]
         unsure = len(entries) - len(sure)
-        rest = f"{unsure} of {len(entries)} cannot be told" if unsure else ""
+        rest = f"no difference that can be told for {unsure} of {len(entries)}" if unsure else ""
         yield f"**{METRICS[metric].title}** {', '.join([*parts, rest] if rest else parts)}"
 
 

@@ -58,7 +58,8 @@ def test_names_that_are_no_text_are_refused(table, tmp_path):
         load(odd)
 
 
-def test_a_registered_data_set_can_be_forgotten(tree):
+def test_a_registered_data_set_can_be_forgotten(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("FERBENCH_CONFIG", str(tmp_path / "config"))
     data.register(tree)
     assert data.forget() and data.resolve() == "synthetic"
     assert not data.forget()

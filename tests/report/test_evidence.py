@@ -153,7 +153,7 @@ def test_oracle_has_a_table_of_its_own_and_no_rank(make_run):
     assert found.points.mean == pytest.approx(20)
     assert found.points.sd == pytest.approx(0, abs=1e-9)
     text = render(board, honest + oracle)
-    part = text[text.index("protocol oracle, budget full") :]
+    part = text[text.index("## FER2013, protocol oracle, budget full") :]
     row = next(line for line in part.splitlines() if line.startswith("| ResNet-18"))
     assert [c.strip() for c in row.strip("|").split("|")] == [
         "ResNet-18", "2", "90.00 ± 14.14", "70.00 ± 14.14", "+20.00 ± 0.00",
@@ -162,7 +162,7 @@ def test_oracle_has_a_table_of_its_own_and_no_rank(make_run):
     assert "| rank" not in part[: part.index("How to make these runs")]
     assert "--protocol oracle" in part
     assert (official.slug, other.slug) == ("fer2013-full", "fer2013-oracle-full")
-    assert "honest" not in text[: text.index("protocol oracle, budget full")]
+    assert "honest" not in text[: text.index("## FER2013, protocol oracle, budget full")]
 
 
 def test_other_views_of_an_oracle_run_have_no_honest_half(make_run):

@@ -122,19 +122,23 @@ def test_a_study_of_one_field_has_room_and_numbers(low, monkeypatch):
     assert len(shown) >= 2 and all(float(text.replace("−", "-")) > 0 for text in shown)
 
 
-def test_many_entries_are_drawn_with_a_legend(tmp_path, make_run):
+def test_of_many_entries_those_without_a_strategy_are_drawn_first(tmp_path, make_run):
     store = Store(tmp_path)
     for strategy in ("none", "focal", "inverse", "sqrt_inverse", "balanced_sampling"):
         for model in ("resnet18", "vgg16", "plain_cnn"):
             store.write_run(*make_run(model, strategy=strategy))
     board = build(store.records())
+    for figure in figures(board.tracks[0])[:3]:
+        assert figure.which == " (12 of 15: without a strategy, and the best others)"
+        assert sum(e.strategy == "none" for e in figure.entries) == 3
+        assert [e.rank for e in figure.entries] == sorted(e.rank for e in figure.entries)
     assert len(pngs(board, store.records())) == 3 + figures_module.MATRICES
 
 
 @pytest.mark.parametrize("drawn", [2, 3])
 def test_of_a_large_track_the_best_are_drawn(drawn, monkeypatch, records):
-    monkeypatch.setattr(figures_module, "ALL_DRAWN", drawn)
-    monkeypatch.setattr(figures_module, "LEGEND_ABOVE", 2)
+    monkeypatch.setattr(figures_module, "LARGE", drawn)
+    monkeypatch.setattr(figures_module, "MOST_NAMED", drawn)
     monkeypatch.setattr(figures_module, "MATRICES", 2)
     (track,) = build(records).tracks
     best = ["resnet18", "vgg16", "plain_cnn"][:drawn]

@@ -141,8 +141,8 @@ def test_a_large_track_shows_the_first_and_says_where_all_are(monkeypatch, recor
     every = [*records, *failures]
     assert "The first" not in text_of(every)
     monkeypatch.setattr(markdown, "ROWS", 2)
-    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "ALL_DRAWN", 2)
-    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "LEGEND_ABOVE", 1)
+    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "LARGE", 2)
+    monkeypatch.setattr(sys.modules["ferbench.report.figures"], "MOST_NAMED", 1)
     text = text_of(every)
     assert "learning curves (the best 1 of 3)](" in text
     assert "The first 2 of 3 entries by rank; all are in `leaderboard.csv`." in text
