@@ -285,7 +285,8 @@ def fit(trainer: Trainer, validate: Validate, checkpoint: Checkpoint, watcher: W
     saved = checkpoint.load()
     if saved is not None:
         trainer.restore(saved)
-        watcher.on_note(f"goes on after epoch {len(trainer.history)} of {trainer.epochs}")
+        if not trainer.finished:
+            watcher.on_note(f"goes on after epoch {len(trainer.history)} of {trainer.epochs}")
         for row in trainer.history:
             watcher.on_epoch(row)
     while not trainer.finished:

@@ -433,7 +433,10 @@ class StopsAfter:
     """A watcher that ends the process, as it were, after some epochs."""
 
     def __init__(self, epochs: int) -> None:
-        self.epochs, self.told, self.images = epochs, [], []
+        self.epochs, self.told, self.images, self.notes = epochs, [], [], []
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
     def on_batch(self, epoch: int, images: int) -> None:
         self.images.append((epoch, images))
@@ -460,6 +463,7 @@ def test_fit_goes_on_from_its_checkpoint(make_bench, nobody, tmp_path, monkeypat
     resumed, fitted = trainer_and_fit("cut", watcher, seed=1)
     assert watcher.told == [1, 2, 3, 4], "epochs of the first sitting are told again"
     assert watcher.images == [(e, n) for e in (3, 4) for n in (16, 32, 48)]
+    assert watcher.notes == ["goes on after epoch 2 of 4"]
     assert fitted.best_epoch == expected.best_epoch
     assert same([vars(e) for e in fitted.history], [vars(e) for e in expected.history])
     assert same(weights(resumed.network), weights(whole.network))
@@ -467,5 +471,5 @@ def test_fit_goes_on_from_its_checkpoint(make_bench, nobody, tmp_path, monkeypat
     # a finished training only hands out its result
     watcher = StopsAfter(99)
     again, _ = trainer_and_fit("cut", watcher, seed=1)
-    assert watcher.told == [1, 2, 3, 4] and watcher.images == []
+    assert watcher.told == [1, 2, 3, 4] and watcher.images == watcher.notes == []
     assert same(weights(again.network), weights(whole.network))
