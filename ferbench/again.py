@@ -37,7 +37,7 @@ from ferbench.runner import (
 from ferbench.training.batches import Batches
 from ferbench.training.epochs import Watcher
 from ferbench.training.heads import last_linear, put, replace_head
-from ferbench.training.sums import strategy_of
+from ferbench.training.strategies import strategy_of
 
 if TYPE_CHECKING:
     from ferbench.recipe import Recipe
@@ -188,6 +188,8 @@ def _stored(
         }
     )
     here = Environment(**describe(arithmetic.device))
+    if here.device != record.environment.device:
+        note += f"; trained on {record.environment.device}"
     scores = scores_by_split(predictions, clean_test(dataset))
     made = derived_record(record, spec, scores, note, cost=cost, environment=here)
     store.write_run(made, predictions, weights)

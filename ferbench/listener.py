@@ -62,19 +62,3 @@ class TrialListener(Protocol):
 
     def on_wait(self, numbers: list[int]) -> None:
         """Nothing is left but trials that other processes are at."""
-
-
-class Unheard:
-    """A trial listener that tells nobody."""
-
-    def on_trial(self, number: int, params: dict[str, Value], attempt: int) -> None:
-        """Nothing."""
-
-    def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
-        """Nothing."""
-
-    def on_wait(self, numbers: list[int]) -> None:
-        """Nothing."""

@@ -18,7 +18,7 @@ from ferbench.inputs import FROM_SCRATCH, Paper, load_budget, load_paper, load_r
 from ferbench.records.facts import DataFacts
 from ferbench.records.store import Store
 from ferbench.spec import DECOUPLED, TTA_PATTERN, Budget, DataKey, RunSpec
-from ferbench.training.sums import check_corrections, select_strategies, strategy_of
+from ferbench.training.strategies import check_corrections, select_strategies, strategy_of
 from ferbench.worker import Job
 
 if TYPE_CHECKING:

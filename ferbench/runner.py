@@ -23,13 +23,13 @@ from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
 from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
-from ferbench.records.store import HONEST, Store, weights_digest
+from ferbench.records.store import CHECKPOINT, HONEST, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher
 from ferbench.training.fit import Fitted, Trainer, fit
 from ferbench.training.heads import replace_head
-from ferbench.training.sums import strategy_of
+from ferbench.training.strategies import strategy_of
 from ferbench.training.treatment import Treatment
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def checkpoint_of(
     """
     origin = since or weights_digest(spec.recipe.model.init)
     key = f"{CHECKPOINT_VERSION} {spec.fingerprint} {device.type}{f' {origin}' if origin else ''}"
-    return Checkpoint(folder / "checkpoint.pt", key, store.writing)
+    return Checkpoint(folder / CHECKPOINT, key, store.writing)
 
 
 def chosen_arithmetic(spec: RunSpec, dataset: Dataset, device: torch.device, checkpoint: Checkpoint) -> Choice:

@@ -21,6 +21,11 @@ ProtocolName = Literal[
 ]  # fmt: skip
 
 
+def file_stem(model: str) -> str:
+    """A model's name as files can have it: "timm_resnet26" of "timm:resnet26"."""
+    return model.replace(":", "_").replace("/", "_")
+
+
 class Budget(Table):
     """A declared track: how much of the data, for how long."""
 
@@ -95,7 +100,7 @@ class RunSpec(Table):
     @property
     def id(self) -> str:
         """Model, strategy, seed, TTA and fingerprint: `resnet18-focal-s0-1a2b3c4d`."""
-        model = self.recipe.model.name.replace(":", "_").replace("/", "_")
+        model = file_stem(self.recipe.model.name)
         views = "" if self.tta == "none" else f"-{self.tta.replace(':', '')}"
         return f"{model}-{self.recipe.imbalance.strategy}-s{self.seed}{views}-{self.fingerprint}"
 

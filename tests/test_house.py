@@ -163,7 +163,7 @@ def test_only_the_command_line_prints():
         "ferbench.models",
         "ferbench.training.formulas",
         "ferbench.training.imbalance",
-        "ferbench.training.sums",
+        "ferbench.training.strategies",
         "ferbench.evaluation.metrics",
         "ferbench.evaluation.predictions",
         "ferbench.ensemble",

@@ -19,8 +19,10 @@ from typing import BinaryIO
 from ferbench.errors import InputError
 
 # zipfile lets a damaged name's UnicodeDecodeError through
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError)
-_READ_ERRORS = (*_DAMAGED, OSError, NotImplementedError, RuntimeError)
+_READ_ERRORS = (
+    EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError, OSError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
 class Source(ABC):

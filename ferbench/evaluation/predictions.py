@@ -22,7 +22,7 @@ class Predictions:
     """
 
     split: str
-    """"val" or "test"."""
+    """"val", "test", or "honest": test at the epoch that val would have chosen, where test chose."""
     classes: tuple[str, ...]
     """[K] class names."""
     ids: npt.NDArray[np.str_]

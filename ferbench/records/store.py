@@ -26,6 +26,7 @@ from ferbench.toml import validated_json
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
 
+CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 PREDICTED_SPLITS = ("val", "test")
 HONEST = "honest"

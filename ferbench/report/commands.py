@@ -13,7 +13,7 @@ from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe
 from ferbench.spec import Budget, RunSpec
-from ferbench.training.sums import strategy_of
+from ferbench.training.strategies import strategy_of
 from ferbench.variants import by_recipe, changed_fields, recipe_fingerprint, shipped_recipe
 
 if TYPE_CHECKING:

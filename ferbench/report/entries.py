@@ -180,7 +180,7 @@ def entry_of_ensemble(record: EnsembleRecord, runs: dict[str, RunRecord]) -> Ent
 
     Args:
         record: the ensemble.
-        runs: the track's finished runs by id; a member that is not among them leaves cost and device unknown.
+        runs: the track's finished runs by id; a member that is not among them leaves the cost unknown.
     """
     members = [runs[m.run] for m in record.members if m.run in runs]
     costs = [m.cost for m in members if m.cost is not None]

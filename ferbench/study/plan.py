@@ -15,7 +15,7 @@ from ferbench.inputs import load_recipe
 from ferbench.plan import check_init, check_model, check_overrides, choose_budget, choose_data, wanted_words
 from ferbench.records.store import Store
 from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
-from ferbench.spec import Budget, DataKey, RunSpec
+from ferbench.spec import Budget, DataKey, RunSpec, file_stem
 from ferbench.study.ledger import Ledger, open_or_create
 from ferbench.study.space import Space, check_objectives, load_study
 from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
@@ -215,7 +215,7 @@ def _sources(word: str) -> list[str]:
 
 
 def _slug(model: str, name: str | None) -> str:
-    stem = model.replace(":", "_").replace("/", "_")
+    stem = file_stem(model)
     if name is None:
         return stem
     if not name.replace("-", "").replace("_", "").isalnum():

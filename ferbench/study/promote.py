@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
 from ferbench.environment import source_commit
 from ferbench.errors import InputError
@@ -17,7 +18,7 @@ from ferbench.plan import Plan, check_seeds, choose_data
 from ferbench.recipe import Recipe
 from ferbench.records.store import Store
 from ferbench.records.study import Promotion, StudyRecord, TrialRow
-from ferbench.spec import RunSpec
+from ferbench.spec import RunSpec, file_stem
 from ferbench.study.plan import check_data
 from ferbench.study.space import Space
 from ferbench.toml import flat_fields, shipped
@@ -129,10 +130,15 @@ def write_recipe(store: Store, folder: Path, record: StudyRecord, promotion: Pro
     Args:
         recipe: of the promoted trial; what the study had by `--set` is in it.
     """
-    path = folder / f"{record.spec.model.replace(':', '_').replace('/', '_')}.toml"
-    store.write(path, _recipe_text(record, promotion, recipe).encode())
-    if load_recipe(str(path)) != recipe:
-        raise AssertionError(f"{path} does not hold the recipe that was tried")
+    text = _recipe_text(record, promotion, recipe)
+    with TemporaryDirectory() as place:
+        # before it takes the place of the old one
+        draft = Path(place) / "draft.toml"
+        draft.write_text(text, encoding="utf-8")
+        if load_recipe(str(draft)) != recipe:
+            raise AssertionError(f"{record.name}: the text does not hold the recipe that was tried")
+    path = folder / f"{file_stem(record.spec.model)}.toml"
+    store.write(path, text.encode())
     return path
 
 

@@ -18,7 +18,7 @@ from ferbench.models import check
 from ferbench.recipe import Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value
 from ferbench.toml import flat_fields, known, read_toml, shipped, validated
-from ferbench.training.sums import check_corrections, strategy_of
+from ferbench.training.strategies import check_corrections, strategy_of
 
 KNOB = "imbalance.params."
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from ferbench.errors import InputError
 from ferbench.listener import TrialListener
+from ferbench.records.store import CHECKPOINT
 from ferbench.records.study import best_of
 from ferbench.study.ledger import Asked
 from ferbench.study.plan import StudyPlan
 from ferbench.study.read import row_of
 from ferbench.workers import Worker, Workers, death
 
-CHECKPOINT = "checkpoint.pt"
 MOST_FAILURES = 5
 """Trials in a row after which a study gives up."""
 _LONGEST_SILENCE = 5.0

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ferbench.errors import InputError
-
 Counts = npt.NDArray[np.int64]
 Params = Mapping[str, float]
 Vector = npt.NDArray[np.float64]
@@ -25,8 +23,6 @@ def inverse_weights(counts: Counts, params: Params) -> Vector:
 def effective_number_weights(counts: Counts, params: Params) -> Vector:
     """[K] weights (1 - b) / (1 - b^n_c), clipped, with mean 1 (Cui et al. 2019, arXiv 1901.05555)."""
     beta = params["beta"]
-    if not 0 <= beta < 1:
-        raise InputError(f"imbalance.params.beta = {beta} must be at least 0 and below 1")
     return _normalised((1 - beta) / (1 - beta ** counts.astype(float)), params["clip"])
 
 
@@ -56,8 +52,6 @@ def repeat_factor_probabilities(counts: Counts, params: Params) -> Vector:
 def smoothing_by_class(counts: Counts, params: Params) -> Vector:
     """[K] label smoothing from `tail` for the smallest class to `head` for the largest, by a quarter of a sine."""
     head, tail = params["head"], params["tail"]
-    if not (0 <= head < 1 and 0 <= tail < 1):
-        raise InputError(f"imbalance.params.head = {head} and tail = {tail} must be at least 0 and below 1")
     place = (counts - counts.min()) / max(counts.max() - counts.min(), 1)
     return tail + (head - tail) * np.sin(place * np.pi / 2)
 

@@ -55,10 +55,10 @@ class Strategy:
     head: Literal["", "normalised", "scaled"] = ""
     """What stands in the classifier's place."""
     decoupled: bool = False
-    """Whether it changes the classifier of a run without a strategy; names as in `recipe.DECOUPLED`."""
+    """Whether it changes the classifier of a run without a strategy; names as in `spec.DECOUPLED`."""
     posthoc: str = ""
     """"module:function" of (val predictions, counts, params) -> [K] shift of log-probabilities, for what is done after
-    training; "" trains. Names of such rows begin with `recipe.POSTHOC`."""
+    training; "" trains. Names of such rows begin with `spec.POSTHOC`."""
 
     @property
     def corrections(self) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ferbench import workers
-from ferbench.listener import Unheard
 from ferbench.records.study import Limit, TrialRow
 from ferbench.study.plan import StudyPlan, plan_studies
 from ferbench.study.read import row_of
@@ -101,7 +100,7 @@ say("done", values=[value if first == "accuracy" else value / 2, *(costs[o] for 
 """
 
 
-class Told(Unheard):
+class Told:
     """What a listener is told."""
 
     def __init__(self) -> None:
@@ -111,6 +110,8 @@ class Told(Unheard):
 
     def on_trial(self, number: int, params: dict[str, Any], attempt: int) -> None:
         self.trials.append((number, attempt))
+
+    def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None: ...
 
     def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
         self.ends.append(trial)

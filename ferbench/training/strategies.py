@@ -1,4 +1,4 @@
-"""Several strategies as one: "ldam+drw"."""
+"""Strategies by name, several as one ("ldam+drw"), and which go together."""
 
 from __future__ import annotations
 
