@@ -191,17 +191,13 @@ def check_model(recipe: ModelRecipe) -> None:
         check_name(recipe.name)
 
 
-def _has_weights(recipe: ModelRecipe) -> bool:
-    return recipe.init in ("scratch", "imagenet") or Path(recipe.init).is_file()
-
-
 def check_init(recipe: ModelRecipe) -> None:
     """Refuse weights that are in no file.
 
     Raises:
         InputError: they are not.
     """
-    if not _has_weights(recipe):
+    if recipe.init not in ("scratch", "imagenet") and not Path(recipe.init).is_file():
         raise InputError(
             f"model.init = {recipe.init}: no such file (scratch, imagenet, or a .pth or .safetensors file)"
         )

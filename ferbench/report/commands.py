@@ -6,9 +6,11 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ferbench.errors import InputError
 from ferbench.inputs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe
@@ -83,11 +85,18 @@ def _line(
     words += ["--seeds", ",".join(map(str, seeds)), "--budget", spec.budget.name]
     words += [] if spec.data.protocol == "official" else ["--protocol", spec.data.protocol]
     words += [] if spec.tta == "none" else ["--tta", spec.tta]
-    words += ["--allow-double-correction"] if any(len(strategy_of(s).corrections) > 1 for s in strategies) else []
+    words += ["--allow-double-correction"] if any(map(_corrects_twice, strategies)) else []
     if not isinstance(changes, str):
         words += [word for field, value in changes for word in ("--set", f"{field}={value}")]
     line = f"{shlex.join(words)} --data {_data_words(spec.data.name)}"
     return f"{line}  # {changes}" if isinstance(changes, str) else line
+
+
+def _corrects_twice(strategy: str) -> bool:
+    # an old record's strategy may be gone
+    with suppress(InputError):
+        return len(strategy_of(strategy).corrections) > 1
+    return False
 
 
 def _data_words(name: str) -> str:

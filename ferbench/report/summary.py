@@ -33,13 +33,15 @@ def _best(track: Track) -> Iterator[str]:
     yield f"most test images right has {_scored(first)}."
     if first.model == ENSEMBLE:
         alone = next((e for e in others if e.model != ENSEMBLE), None)
-        yield f"Of single networks it is {_scored(alone)}." if alone else ""
+        if alone is not None:
+            yield f"Of single networks it is {_scored(alone)}."
     if first.evidence is not None:
         group = set(first.evidence.group)
         equal = [e for e in others if e.evidence is not None and group & set(e.evidence.group)]
         named = ", ".join(escape(e.label) for e in equal[:_MOST_NAMED])
         rest = f" and {len(equal) - _MOST_NAMED} more" if len(equal) > _MOST_NAMED else ""
-        yield f"Chance may be why the first is ahead of {named}{rest}." if equal else ""
+        if equal:
+            yield f"Chance may be why the first is ahead of {named}{rest}."
 
 
 def _scored(entry: Entry) -> str:
