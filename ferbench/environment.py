@@ -166,7 +166,7 @@ def usable_cores() -> int:
 
 
 def shared_threads(processes: int) -> dict[str, str]:
-    """Variables that give each of several processes at work on a CPU its share of the cores, or fewer threads."""
+    """Variables that give each of several processes on a CPU its share of the cores, or OMP_NUM_THREADS if less."""
     if processes == 1:
         return {}
     share, wanted = max(usable_cores() // processes, 1), os.environ.get("OMP_NUM_THREADS", "")

@@ -113,7 +113,8 @@ def load_recipe(
 
     Args:
         source: a model's name, a recipe's name or a path ending in .toml. A file has the fields of the recipe that it
-            names as `base` where it says nothing, else those of baselines/defaults.toml.
+            names as `base` where it says nothing (of a published system the fields alone, not the protocol), else those
+            of baselines/defaults.toml.
         strategy: imbalance strategy, with its default knobs.
         init: replaces model.init.
         overrides: dotted field -> value, as `--set` gives them.
@@ -140,13 +141,13 @@ def _table(source: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     Args:
         above: files that have this one as their base.
     """
-    path = recipe_path(source)
+    path = recipe_path(source).resolve()
     own = {key: value for key, value in shared_toml(path).items() if key not in (*_ABOUT, _BASE)}
     base = shared_toml(path).get(_BASE)
     if base is None:
         under = shared_toml(shipped("baselines", "defaults.toml"))
     elif not isinstance(base, str) or path in above:
-        why = "a recipe's name or file is expected" if path not in above else "it is its own base"
+        why = "a recipe's name or file is expected" if path not in above else "bases go round in a circle"
         raise InputError(f"{path.name}: base = {base!r}: {why}")
     else:
         # a file is looked for from where this one is

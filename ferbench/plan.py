@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -284,7 +283,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
     Raises:
         InputError: one is out of range, or there is none.
     """
-    if isinstance(seeds, str) or not isinstance(seeds, Iterable) or any(not isinstance(s, Integral) for s in seeds):
+    if isinstance(seeds, str) or not isinstance(seeds, Sequence) or any(type(s) is not int for s in seeds):
         raise InputError(f"seeds = {seeds!r}: a list of whole numbers is expected")
     for seed in seeds:
         if not 0 <= seed < 2**32:

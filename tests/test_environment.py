@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import nullcontext
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -69,10 +69,19 @@ def test_named_devices(monkeypatch):
     ],
 )
 def test_bf16_becomes_something_else_where_it_is_missing(wanted, device, has_bf16, expected, monkeypatch):
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or including_emulation
-    )
-    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    current: list[torch.device] = []
+
+    @contextmanager
+    def on(chosen):
+        current.append(chosen)
+        yield
+
+    def is_supported(including_emulation=True):
+        assert current == [device], "of the device that is used, not of the first"
+        return has_bf16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_bf16})
     assert nearest_precision(wanted, device) == expected
 

@@ -109,6 +109,7 @@ def test_the_same_run_asked_for_twice_is_one(faces):
         ({"seeds": 0}, ["seeds = 0: a list of whole numbers is expected"]),
         ({"seeds": ["0"]}, ["seeds = ['0']: a list"]),
         ({"seeds": "0,1"}, ["seeds = '0,1': a list"]),
+        ({"seeds": [True]}, ["seeds = [True]: a list"]),
         ({"budget": "quik"}, ["did you mean quick"]),
         ({"imbalance": "focl"}, ["focl", "focal"]),
         ({"overrides": {"model.stem_stride": 2}}, ["plain_cnn", "stem_stride = 2"]),

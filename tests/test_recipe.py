@@ -512,13 +512,15 @@ def test_base_may_be_a_timm_network_or_have_another_strategy(tmp_path):
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ('"mine.toml"', "mine.toml: base = 'mine.toml': it is its own base"),
+        ('"mine.toml"', "mine.toml: base = 'mine.toml': bases go round in a circle"),
+        ('"./../{here}/mine.toml"', "bases go round in a circle"),
         ("3", "mine.toml: base = 3: a recipe's name or file is expected"),
         ('"plain_cn"', "unknown recipe 'plain_cn' (did you mean plain_cnn?)"),
         ('"nowhere.toml"', "no recipe file"),
     ],
 )
 def test_bases_that_are_none_are_refused(base, message, tmp_path):
+    base = base.replace("{here}", tmp_path.name)
     (tmp_path / "mine.toml").write_text(f'base = {base}\n[model]\nname = "vgg16"\n')
     with pytest.raises(InputError, match=re.escape(message)):
         load_recipe(str(tmp_path / "mine.toml"))

@@ -24,7 +24,7 @@ def add(path: Annotated[Path, typer.Argument(help="Where the data set is.")]) ->
 
 
 def forget() -> None:
-    """Remember no data set any more."""
+    """Forget the remembered data set."""
     from ferbench import data
 
     print("forgotten" if data.forget() else "no data set was remembered")

@@ -62,9 +62,8 @@ def _rows(kind: Kind) -> list[list[str]]:
     elif kind is Kind.fields:
         from ferbench.inputs import described_fields
 
-        rows = [
-            (name, "" if default is None else str(default), meaning) for name, default, meaning in described_fields()
-        ]
+        # as --set takes them: false, not False
+        rows = [(n, "" if default is None else str(default).lower(), said) for n, default, said in described_fields()]
     else:
         from ferbench.inputs import recipe_names
         from ferbench.toml import shipped

@@ -68,7 +68,7 @@ def run(
     jobs_per_gpu: RunsAtOnce = "1",
     redo: Annotated[bool, typer.Option("--redo", help="Do again what is done.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and how long it should take, by some batches.")
+        bool, typer.Option("--dry-run", help="Show the plan and how long it should take, timing some batches.")
     ] = False,
 ) -> None:
     """Train and score models: every model x strategy x seed that is not done yet, then the leaderboard."""

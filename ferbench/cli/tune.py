@@ -267,6 +267,7 @@ def promote(
     from ferbench.study import promote as promotion
     from ferbench.study.find import ledgers
     from ferbench.study.read import read_study, write_study
+    from ferbench.study.storage import reached
 
     store, fresh = Store(results), seed_list(seeds)
     name, ledger = _one(ledgers(store, study, storage), study)
@@ -283,8 +284,9 @@ def promote(
     stays = verdict.winner <= verdict.baseline and not force
     recipe = promotion.recipe_of(record, chosen)
     path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
-    ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
-    write_study(store, name, ledger)
+    with reached():
+        ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
+        write_study(store, name, ledger)
     write_files(store, name)
     print(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "

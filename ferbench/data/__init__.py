@@ -86,7 +86,7 @@ def resolve(path: str | Path | None = None) -> str:
 
 
 def forget() -> bool:
-    """Whether there was a registered data set, which `resolve` takes no more."""
+    """Whether there was a registered data set; now there is none."""
     file = _registration()
     was_there = file.is_file()
     file.unlink(missing_ok=True)

@@ -117,7 +117,7 @@ def _mean_gain(models: Mapping[str, Sequence[Entry]], strategy: str) -> float:
 
 def draw_reliability(track: Track, entries: Sequence[Entry], which: str) -> bytes:
     """A PNG of how often entries' predictions are right by their confidence, before and after the temperature."""
-    looks = looks_of(track)
+    looks = looks_of(entries)
     margins = Margins(left=Margins.left + LABEL, top=Margins.top + LABEL)
     canvas, (before, after) = blank(4.5, 3.4, 2, margins=margins)
     for axes, bins, title in (

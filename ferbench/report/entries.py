@@ -17,7 +17,7 @@ from ferbench.models import MODELS
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import Cost, RunRecord
 from ferbench.records.store import ensemble_place, run_place
-from ferbench.variants import variant_label
+from ferbench.variants import UNNAMED, variant_label
 
 if TYPE_CHECKING:
     from ferbench.evaluation.metrics import Scores
@@ -140,7 +140,8 @@ def entry_of_runs(key: str, runs: list[RunRecord], differs: dict[str, Any]) -> E
         differs: as `variants.differing_fields` has it.
     """
     recipe, tta = runs[0].spec.recipe, runs[0].spec.tta
-    variant = [variant_label(recipe, differs)] if differs else []
+    unnamed = (*UNNAMED, *runs[0].spec.budget.decided)
+    variant = [variant_label(recipe, differs, unnamed)] if differs else []
     views = [] if tta == "none" else [f"TTA {tta}"]
     machines = {(r.environment.device_type, r.environment.device, r.environment.threads) for r in runs}
     costs = [r.cost for r in runs if r.cost is not None]

@@ -72,14 +72,15 @@ def _some(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], str]:
     if len(entries) <= MOST_NAMED:
         return tuple(entries), ""
     # what strategies change has a figure of its own
-    first = sorted(entries, key=lambda e: e.strategy != "none")[:MOST_NAMED]
-    plain = sum(e.strategy == "none" for e in first)
-    words = f"the best {MOST_NAMED} of {len(entries):,}"
-    if plain and any(e.strategy != "none" for e in entries):
-        words = f"{MOST_NAMED} of {len(entries):,}: without a strategy" + (
-            ", and the best others" if plain < MOST_NAMED else ""
-        )
-    return tuple(e for e in entries if e in first), f" ({words})"
+    places = sorted(range(len(entries)), key=lambda i: entries[i].strategy != "none")[:MOST_NAMED]
+    drawn = tuple(entries[i] for i in sorted(places))
+    plain = sum(e.strategy == "none" for e in drawn)
+    if plain in (0, len(drawn)) and len({e.strategy == "none" for e in entries}) == 1:
+        words = f"the best {MOST_NAMED} of {len(entries):,}"
+    else:
+        others = "" if plain == MOST_NAMED else ", and the best others"
+        words = f"{MOST_NAMED} of {len(entries):,}: the best without a strategy{others}"
+    return drawn, f" ({words})"
 
 
 def _speed_figures(track: Track) -> list[Figure]:
@@ -103,12 +104,7 @@ def drawings(board: Leaderboard, records: Sequence[RunRecord]) -> dict[str, Draw
         "strategies": lambda track, figure, _: draw_strategies(replace(track, entries=figure.entries)),
         "reliability": lambda track, figure, _: draw_reliability(track, figure.entries, figure.which),
     }
-    return {f.name: styled(drawers[f.kind], _narrowed(t, f), f, by_id) for t in board.tracks for f in figures(t)}
-
-
-def _narrowed(track: Track, figure: Figure) -> Track:
-    """A large track with the figure's entries alone, so that looks are found of few."""
-    return replace(track, entries=figure.entries) if len(track.entries) > LARGE else track
+    return {f.name: styled(drawers[f.kind], t, f, by_id) for t in board.tracks for f in figures(t)}
 
 
 def _add_legend(canvas: Canvas, looks: Mapping[str, Looks], entries: Sequence[Entry]) -> None:
@@ -122,7 +118,7 @@ def _add_legend(canvas: Canvas, looks: Mapping[str, Looks], entries: Sequence[En
 def _draw_curves(track: Track, figure: Figure, records: dict[str, RunRecord]) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
-    looks = looks_of(track)
+    looks = looks_of(figure.entries)
     canvas, (left, right) = blank(3.6, 3, 2, margins=Margins(top=Margins.top + LABEL))
     for entry in figure.entries:
         runs, look = [records[i] for i in entry.runs], looks[entry.slug]
@@ -168,7 +164,7 @@ def _draw_speed(track: Track, figure: Figure, records: dict[str, RunRecord]) -> 
 def _scatter(track: Track, figure: Figure, points: Sequence[tuple[Entry, float]], x_label: str) -> bytes:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    looks = looks_of(track)
+    looks = looks_of(figure.entries)
     canvas, (axes,) = blank(6.5, 3.7, margins=Margins(top=Margins.top + LABEL))
     axes.set_xscale("log")
     for entry, x in points:

@@ -63,7 +63,7 @@ class Track:
 
     @property
     def caveat(self) -> str:
-        """What the budget's results are no more than, in words that go on from "it"; "" of a full one."""
+        """What the budget is good for alone, in words that go on from "it"; "" of a full one."""
         return "" if self.budget.fraction == 1 else budgets().get(self.budget.name, "").partition(";")[0]
 
     @property

@@ -24,24 +24,24 @@ def in_short(board: Leaderboard) -> Iterator[str]:
     track = board.tracks[0] if board.tracks else None
     if track is None or not track.entries or not track.entries[0].rank or track.data.name == "synthetic":
         return
-    said = [f"**In short**, under {_link(track.title)}:", *_best(track), *_untrained(track)]
+    said = [f"**In short**, {_link(track.title)}:", *_best(track), *_untrained(track)]
     yield " ".join(said) + "\n"
 
 
 def _best(track: Track) -> Iterator[str]:
     first, *others = track.entries
-    yield f"most test images right has {_scored(first)}."
+    yield f"the highest test accuracy is that of {_scored(first)}."
     if first.model == ENSEMBLE:
         alone = next((e for e in others if e.model != ENSEMBLE), None)
         if alone is not None:
-            yield f"Of single networks it is {_scored(alone)}."
+            yield f"The best single network is {_scored(alone)}."
     if first.evidence is not None:
         group = set(first.evidence.group)
         equal = [e for e in others if e.evidence is not None and group & set(e.evidence.group)]
         named = ", ".join(escape(e.label) for e in equal[:_MOST_NAMED])
         rest = f" and {len(equal) - _MOST_NAMED} more" if len(equal) > _MOST_NAMED else ""
         if equal:
-            yield f"Chance may be why the first is ahead of {named}{rest}."
+            yield f"The first one's lead over {named}{rest} may be chance."
 
 
 def _scored(entry: Entry) -> str:

@@ -24,10 +24,9 @@ def ledgers(store: Store, wanted: str, storage: str | None) -> dict[str, Ledger]
     """
     found = _open(store, storage)
     where = "in the database" if storage else f"with its storage in {store.root / 'studies'}"
-    if not storage and (
-        kept := [r.name for r in store.studies() if r.name not in found and r.name in wanted.split(",")]
-    ):
-        raise InputError(f"study {kept[0]} is here by its study.json alone: what it goes on from, {JOURNAL}, is not")
+    for name in () if storage else map(str.strip, wanted.split(",")):
+        if name not in found and (store.root / "studies" / name / "study.json").is_file():
+            raise InputError(f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, is missing")
     return {name: found[name] for name in _matching(list(found), wanted, where)}
 
 

@@ -115,7 +115,8 @@ class Batches:
         """
         at = 0
         drawn = self._augmented(order, size, recipe, generator)
-        for batch, coin in zip(drawn, coins, strict=False):
+        # in this order: what has no coin is not drawn
+        for coin, batch in zip(coins, drawn, strict=False):
             n = len(batch[0])
             if isinstance(mixing, Remix):
                 images, targets = remixed(*batch, mixing, generator)

@@ -129,7 +129,10 @@ def test_of_many_entries_those_without_a_strategy_are_drawn_first(tmp_path, make
             store.write_run(*make_run(model, strategy=strategy))
     board = build(store.records())
     for figure in figures(board.tracks[0])[:3]:
-        assert figure.which == " (12 of 15: without a strategy, and the best others)"
+        assert figure.which == " (12 of 15: the best without a strategy, and the best others)"
+        looks = looks_of(figure.entries).values()
+        assert len({(look.color, look.dash) for look in looks}) == 12
+        assert len({(look.color, look.marker) for look in looks}) == 12
         assert sum(e.strategy == "none" for e in figure.entries) == 3
         assert [e.rank for e in figure.entries] == sorted(e.rank for e in figure.entries)
     assert len(pngs(board, store.records())) == 3 + figures_module.MATRICES
@@ -156,7 +159,7 @@ def test_curves_of_many_seeds_are_their_mean(limit, lines, monkeypatch, records)
 
     monkeypatch.setattr(figures_module, "SEEDS_DRAWN", limit)
     axes = Figure().subplots()
-    look = looks_of(build(records).tracks[0])["resnet18-none"]
+    look = looks_of(build(records).tracks[0].entries)["resnet18-none"]
     figures_module._curve(axes, records[:2], lambda row: row.val_accuracy, look)
     assert len(axes.lines) == lines
     mean = axes.lines[0].get_ydata()

@@ -310,7 +310,7 @@ def test_stored_studies_and_open_ones_are_found(planned, fake, ears):
     assert [r.name for r in studies(plan.store, "*", None)] == ["plain_cnn-one", "plain_cnn-two"]
     with pytest.raises(InputError, match="with its storage in"):
         ledgers(plan.store, "*-two", None)
-    with pytest.raises(InputError, match=r"study plain_cnn-two is here by its study\.json alone"):
+    with pytest.raises(InputError, match=r"study plain_cnn-two has only its study\.json here; journal"):
         ledgers(plan.store, "plain_cnn-two", None)
 
 

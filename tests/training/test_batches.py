@@ -11,6 +11,8 @@ from ferbench.data.dataset import Split
 from ferbench.environment import Arithmetic
 from ferbench.inputs import load_recipe
 from ferbench.recipe import AugmentRecipe
+from ferbench.training import batches as batches_module
+from ferbench.training.augment import augmented
 from ferbench.training.batches import Batches
 from ferbench.training.treatment import Pasting
 
@@ -91,16 +93,34 @@ def test_training_size_may_be_another():
     assert [x.shape[2:] for x, _ in train_on(batches_of(split_of(4)), [0, 1, 2, 3], size=8)] == [(8, 8)]
 
 
-def test_batches_augmented_together_are_those_of_one_by_one():
-    """Each image by itself, each mixed within its own batch."""
+@pytest.mark.parametrize(
+    ("at_once", "together"),
+    [(0, [16] * 4 + [11]), (2 * 16 * 16**2 - 1, [16] * 4 + [11]), (3 * 16 * 16**2, [48, 27]), (2**20, [75])],
+)
+def test_batches_augmented_together_are_those_of_one_by_one(at_once, together, monkeypatch):
     order = np.random.default_rng(1).permutation(75).tolist()
     alone = batches_of(split_of(75))
-    for at_once, together in ((16 * 16**2 - 1, 1), (3 * 16 * 16**2, 3), (2**20, 5)):
-        given = train_on(dataclasses.replace(alone, augmented_at_once=at_once), order)
-        assert [len(x) for x, _ in given] == [16, 16, 16, 16, 11], together
-        for (inputs, targets), (expected, labels) in zip(given, train_on(alone, order), strict=True):
-            assert torch.equal(inputs, expected)
-            assert torch.equal(targets, labels)
+    seen = []
+    monkeypatch.setattr(
+        batches_module, "augmented", lambda images, *rest: seen.append(len(images)) or augmented(images, *rest)
+    )
+    given = train_on(dataclasses.replace(alone, augmented_at_once=at_once), order)
+    assert seen == together
+    assert [len(x) for x, _ in given] == [16, 16, 16, 16, 11]
+    for (inputs, targets), (expected, labels) in zip(given, train_on(alone, order), strict=True):
+        assert torch.equal(inputs, expected)
+        assert torch.equal(targets, labels)
+
+
+def test_a_batch_without_a_coin_is_not_augmented():
+    """Or a training would draw other numbers than before from then on."""
+    states = []
+    for images in (16, 17):
+        generator = torch.Generator().manual_seed(0)
+        some = OFF.model_copy(update={"shift": 0.1})
+        list(batches_of(split_of(images)).training(torch.arange(images), 16, some, generator, [0.1]))
+        states.append(generator.get_state())
+    assert torch.equal(*states)
 
 
 def test_images_of_batches_augmented_together_are_mixed_with_their_own_batch():
