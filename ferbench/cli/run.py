@@ -134,7 +134,7 @@ def _show_plan(plan: Any, todo: list[Any]) -> int:
         f"{plan.dataset.name} ({plan.dataset.edition}), {len(plan.specs)} runs, {done} done before, {len(todo)} to do"
     )
     if todo:
-        say("timing some batches of each recipe here, which takes seconds to a minute each")
+        say("timing some batches of each recipe here")
     total, exit_code = 0.0, 0
     for spec, seconds in estimate(plan, todo):
         if isinstance(seconds, str):

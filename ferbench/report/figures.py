@@ -75,7 +75,7 @@ def _some(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], str]:
     places = sorted(range(len(entries)), key=lambda i: entries[i].strategy != "none")[:MOST_NAMED]
     drawn = tuple(entries[i] for i in sorted(places))
     plain = sum(e.strategy == "none" for e in drawn)
-    if plain in (0, len(drawn)) and len({e.strategy == "none" for e in entries}) == 1:
+    if len({e.strategy == "none" for e in entries}) == 1:
         words = f"the best {MOST_NAMED} of {len(entries):,}"
     else:
         others = "" if plain == MOST_NAMED else ", and the best others"

@@ -24,7 +24,7 @@ EVALUATED_AT_ONCE = 512
 """Images on a GPU, which a batch that learns nothing leaves more room."""
 
 AUGMENTED_AT_ONCE = 2**21
-"""Pixels on a GPU, 7 batches of 128 images at 48: one of them is some 70 kernels, each too small to fill it."""
+"""Pixels on a GPU, 7 batches of 128 images at 48, so that some 70 kernels are launched for all of them at once."""
 
 
 @dataclass(frozen=True, eq=False)
