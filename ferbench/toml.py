@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterator
-from contextlib import suppress
 from copy import deepcopy
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -68,18 +66,6 @@ def validated(kind: type[TableT], table: Any, where: str) -> TableT:
         if fault["type"] == "missing":
             raise InputError(f"{where}: field {field!r} is missing") from None
         raise InputError(f"{where}: {field} = {fault['input']!r}: {fault['msg']}") from None
-
-
-def validated_json(kind: type[TableT], text: str | bytes, where: str) -> TableT:
-    """The checked value of stored JSON; faults as in `validated`."""
-    # half the time of the way below, whose messages name the fault
-    with suppress(ValidationError):
-        return kind.model_validate_json(text)
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from None
-    return validated(kind, table, where)
 
 
 def known(name: str, names: Any, kind: str, where: str = "") -> None:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from ferbench.records.record import Environment
+from ferbench.records.stored import Stored
 
 BENCH_VERSION: Final = 1
 
 Suite = Literal["training", "parts", "inference", "start", "growth", "accuracy"]
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class BenchRow(_Stored):
+class BenchRow(Stored):
     """One thing that was timed."""
 
     name: str
@@ -34,7 +29,7 @@ class BenchRow(_Stored):
         return not self.samples and self.note.startswith(("failed", "the process was killed"))
 
 
-class BenchRecord(_Stored):
+class BenchRecord(Stored):
     """One benchmark of one subject on one machine; a newer one takes its place."""
 
     schema_version: Literal[1] = BENCH_VERSION

@@ -6,18 +6,15 @@ import hashlib
 import json
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from ferbench.evaluation.metrics import Scores
+from ferbench.records.stored import Stored
 from ferbench.spec import Budget, DataKey
 
 SCHEMA_VERSION: Final = 1
 
 
-class Member(BaseModel):
+class Member(Stored):
     """A run in an ensemble."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     run: str
     """Its id."""
@@ -25,10 +22,8 @@ class Member(BaseModel):
     """How often it was chosen; probabilities are averaged with these weights."""
 
 
-class EnsembleRecord(BaseModel):
+class EnsembleRecord(Stored):
     """One ensemble of runs on the same data under the same budget."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     data: DataKey

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from ferbench.records.stored import Stored
 from ferbench.spec import DataKey
 
 
-class DataFacts(BaseModel):
+class DataFacts(Stored):
     """What is known of the images of a track; no pixel is in it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     data: DataKey
     counts: dict[str, dict[str, int]]
@@ -22,6 +20,6 @@ class DataFacts(BaseModel):
 
     @property
     def is_clean(self) -> npt.NDArray[np.bool_]:
-        """[N] for each test image, whether it has none."""
+        """[N] for each test image, whether it has no twin."""
         n_test = sum(self.counts["test"].values())
         return ~np.isin(np.arange(n_test), self.test_twins)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from ferbench.evaluation.metrics import Scores
+from ferbench.records.stored import Stored
 from ferbench.spec import RunSpec
 
 SCHEMA_VERSION: Final = 1
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class EpochRow(_Stored):
+class EpochRow(Stored):
     """One epoch of the history."""
 
     epoch: int
@@ -38,7 +35,7 @@ class EpochRow(_Stored):
     """Side of the training and val images, pixels; None: from before it was recorded, when val had the full size."""
 
 
-class Throughput(_Stored):
+class Throughput(Stored):
     """Inference speed at one batch size, images already on the device."""
 
     batch_size: int
@@ -48,7 +45,7 @@ class Throughput(_Stored):
     """Timed batches, each between two synchronisations, after a warm-up of the same kind."""
 
 
-class Cost(_Stored):
+class Cost(Stored):
     """What a run used."""
 
     train_seconds: float
@@ -65,7 +62,7 @@ class Cost(_Stored):
     inference: list[Throughput]
 
 
-class ArithmeticUsed(_Stored):
+class ArithmeticUsed(Stored):
     """What forward and backward passes were computed in."""
 
     precision: Literal["fp32", "bf16", "fp16"]
@@ -75,7 +72,7 @@ class ArithmeticUsed(_Stored):
     """Training images/s of the candidates when this machine was asked; empty where the recipe left no choice."""
 
 
-class Environment(_Stored):
+class Environment(Stored):
     """Where a run happened."""
 
     ferbench: str
@@ -95,7 +92,7 @@ class Environment(_Stored):
     """CPU threads used for arithmetic; results on a CPU depend on it."""
 
 
-class RunRecord(_Stored):
+class RunRecord(Stored):
     """One run, finished or failed."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -19,9 +19,9 @@ from ferbench.records.bench import BenchRecord
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
 from ferbench.records.record import RunRecord
+from ferbench.records.stored import from_json
 from ferbench.records.study import StudyRecord
 from ferbench.spec import DataKey, RunSpec
-from ferbench.toml import validated_json
 
 StoredT = TypeVar("StoredT", RunRecord, BenchRecord, DataFacts, EnsembleRecord, StudyRecord)
 PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
@@ -288,4 +288,4 @@ def _read(kind: type[StoredT], path: Path) -> StoredT:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    return validated_json(kind, content, str(path))
+    return from_json(kind, content, str(path))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ferbench.recipe import Recipe
 from ferbench.records.record import Environment
+from ferbench.records.stored import Stored
 from ferbench.spec import Budget, DataKey
 from ferbench.toml import flat_fields
 
@@ -22,11 +23,7 @@ COSTS = ("parameters", "macs", "images_per_second")
 """What it can weigh them against; images_per_second (inference) is raised, the others lowered."""
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Range(_Stored):
+class Range(Stored):
     """A recipe field that takes any value between two."""
 
     low: int | float
@@ -37,7 +34,7 @@ class Range(_Stored):
     """Other fields of the space -> the values with which this one counts; else it keeps the baseline's."""
 
 
-class Choices(_Stored):
+class Choices(Stored):
     """A recipe field that takes one of some values."""
 
     choices: list[Value]
@@ -48,7 +45,7 @@ class Choices(_Stored):
 Dimension = Range | Choices
 
 
-class Sampler(_Stored):
+class Sampler(Stored):
     """What proposes the next trial."""
 
     name: Literal["tpe", "random", "gp"]
@@ -57,7 +54,7 @@ class Sampler(_Stored):
     """Random trials before it learns from them, the baseline among them."""
 
 
-class Pruner(_Stored):
+class Pruner(Stored):
     """What ends a trial early."""
 
     name: Literal["median", "none"]
@@ -68,7 +65,7 @@ class Pruner(_Stored):
     """Share of the epochs in which none is: slow starters may be the best in the end."""
 
 
-class Limit(_Stored):
+class Limit(Stored):
     """How much a study may use; equal for all models."""
 
     unit: Literal["trials", "epochs", "seconds"]
@@ -76,7 +73,7 @@ class Limit(_Stored):
     amount: Annotated[float, Field(gt=0)]
 
 
-class StudySpec(_Stored):
+class StudySpec(Stored):
     """What decides how a study goes; more of the same study changes nothing here."""
 
     model: str
@@ -105,7 +102,7 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     return "minimize" if objective in ("parameters", "macs") else "maximize"
 
 
-class TrialRow(_Stored):
+class TrialRow(Stored):
     """One trial; attempts that were killed or stopped and gone on with are one with their last."""
 
     number: int
@@ -131,7 +128,7 @@ class TrialRow(_Stored):
     """Its first objective then; None too where it diverged on the way."""
 
 
-class Promotion(_Stored):
+class Promotion(Stored):
     """A trial whose recipe was trained again on fresh seeds beside the baseline, to become the model's."""
 
     trial: int
@@ -148,7 +145,7 @@ class Promotion(_Stored):
     """Whether its recipe was written; None: from before this was recorded."""
 
 
-class StudyRecord(_Stored):
+class StudyRecord(Stored):
     """A study as `ferbench tune export` reads it out of its storage."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

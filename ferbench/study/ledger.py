@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
-from pydantic import BaseModel
 
 from ferbench.environment import stream_seed
 from ferbench.records.record import utc_now
+from ferbench.records.stored import StoredT, from_json
 from ferbench.records.study import Choices, Dimension, Limit, Promotion, StudySpec, Value, direction
 from ferbench.study.attempts import (
     MOST_ATTEMPTS,
@@ -29,7 +29,6 @@ from ferbench.study.attempts import (
 )
 from ferbench.study.search import pruner_of, sampler_of
 from ferbench.study.storage import Keeper
-from ferbench.toml import validated_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -42,7 +41,6 @@ _SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
     "spec", "limit", "ready", "unpruned", "environments", "promotion",
 )  # fmt: skip
 """Attributes of a study."""
-StoredT = TypeVar("StoredT", bound=BaseModel)
 _LONGEST_MAKING = 10.0
 """Seconds that making a study may take."""
 _BEYOND = "beyond"
@@ -284,7 +282,7 @@ def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger | Non
 
 
 def _read(kind: type[StoredT], study: Study, name: str) -> StoredT:
-    return validated_json(kind, study.user_attrs[name], f"study {study.study_name}, {name}")
+    return from_json(kind, study.user_attrs[name], f"study {study.study_name}, {name}")
 
 
 def _suggest(trial: Trial, name: str, dimension: Dimension, is_integer: bool) -> Value:
