@@ -30,7 +30,7 @@ class Range(Stored):
     high: int | float
     log: bool = False
     """Whether it is drawn on a logarithmic scale."""
-    when: dict[str, list[Value]] = {}
+    when: dict[str, list[Value]] = Field(default_factory=dict)
     """Other fields of the space -> the values with which this one counts; else it keeps the baseline's."""
 
 
@@ -38,7 +38,7 @@ class Choices(Stored):
     """A recipe field that takes one of some values."""
 
     choices: list[Value]
-    when: dict[str, list[Value]] = {}
+    when: dict[str, list[Value]] = Field(default_factory=dict)
     """As in `Range`."""
 
 
