@@ -1,7 +1,6 @@
 """Recipes and budgets out of the TOML files that people write.
 
-`baselines/defaults.toml` holds every field, a model's own file what differs, `budgets.toml` and `strategies.toml` the
-budgets and each strategy's knobs.
+`baselines/defaults.toml` holds every field, a model's own file what differs, `budgets.toml` the budgets.
 """
 
 from __future__ import annotations
@@ -11,18 +10,19 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ferbench.errors import InputError
-from ferbench.recipe import Below1, Fraction, ImbalanceRecipe, NonNegative, Positive, Recipe
-from ferbench.spec import AND, Budget, ProtocolName
+from ferbench.knobs import check_knobs, strategy_knobs
+from ferbench.recipe import Recipe
+from ferbench.spec import Budget, ProtocolName
 from ferbench.toml import dotted_fields, flat_fields, known, merged, read_toml, shared_toml, shipped, validated
 
 STRATEGY = "imbalance.strategy"
 _NOT_RECIPES = ("defaults", "budgets", "strategies", "published")
-_BUDGETS, _STRATEGIES = shipped("baselines", "budgets.toml"), shipped("baselines", "strategies.toml")
+_BUDGETS = shipped("baselines", "budgets.toml")
 FROM_SCRATCH: dict[str, Any] = {"model.init": "scratch", "training.freeze_epochs": 0, "training.freeze_norm": False}
 """What changes in a recipe that starts from ImageNet weights where there are none: a backbone frozen as it was drawn,
 or norms that know nothing of the images, would learn nothing."""
@@ -86,26 +86,6 @@ def budgets() -> dict[str, str]:
     return {name: fields["about"] for name, fields in shared_toml(_BUDGETS).items()}
 
 
-def strategy_defaults() -> dict[str, dict[str, float]]:
-    """Every strategy's knobs, by strategy."""
-    return read_toml(_STRATEGIES)
-
-
-def strategy_knobs(name: str, where: str = "") -> dict[str, float]:
-    """The knobs of a strategy, or of several with + between their names.
-
-    Raises:
-        InputError: one is unknown, or two have a knob of the same name.
-    """
-    defaults, knobs = shared_toml(_STRATEGIES), dict[str, float]()
-    for part in name.split(AND):
-        known(part, defaults, "strategy", where)
-        if twice := knobs.keys() & defaults[part].keys():
-            raise InputError(f"strategy {name}: several of its parts have a knob {min(twice)}")
-        knobs |= defaults[part]
-    return knobs
-
-
 def load_recipe(
     source: str, *, strategy: str | None = None, init: str | None = None, overrides: dict[str, Any] | None = None
 ) -> Recipe:
@@ -131,7 +111,7 @@ def load_recipe(
     for key, value in (overrides or {}).items():
         _set(table, key, value)
     recipe = validated(Recipe, table, where)
-    _check_knobs(recipe.imbalance, where)
+    check_knobs(recipe.imbalance, where)
     return recipe
 
 
@@ -181,7 +161,7 @@ def changed_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Re
         if key != STRATEGY:
             _put(table, key, value)
     changed = validated(Recipe, table, where)
-    _check_knobs(changed.imbalance, where)
+    check_knobs(changed.imbalance, where)
     return changed
 
 
@@ -193,44 +173,6 @@ def _imbalance(own: dict[str, Any], wanted: str | None, where: str) -> dict[str,
     defaults = strategy_knobs(chosen, where if wanted is None else "")
     changes = {k: v for k, v in own.items() if k != "params" or chosen == own["strategy"]}
     return merged({"params": defaults}, {**changes, "strategy": chosen}, where, "imbalance.")
-
-
-class _Knobs(BaseModel):
-    """What knobs may be, whatever the strategy that has them. Meanings: baselines/strategies.toml."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    alpha: Positive | None = None
-    beta: Below1 | None = None
-    clip: NonNegative | None = None
-    gamma: NonNegative | None = None
-    head: Below1 | None = None
-    kappa: Annotated[float, Field(ge=1)] | None = None
-    lr: Positive | None = None
-    max_margin: NonNegative | None = None
-    most: NonNegative | None = None
-    p: NonNegative | None = None
-    power: float | None = None
-    q: NonNegative | None = None
-    scale: Positive | None = None
-    share: Fraction | None = None
-    smoothing: Fraction | None = None
-    stage: Positive | None = None
-    start: Fraction | None = None
-    tail: Below1 | None = None
-    tau: NonNegative | None = None
-    threshold: Fraction | None = None
-    weight: NonNegative | None = None
-
-
-def _check_knobs(imbalance: ImbalanceRecipe, where: str) -> None:
-    knobs = strategy_knobs(imbalance.strategy, where)
-    for knob in imbalance.params:
-        known(knob, knobs, f"knob of strategy {imbalance.strategy}", where)
-    validated(_Knobs, imbalance.params, f"{where}, imbalance.params")
-    for knob in knobs:
-        if knob not in imbalance.params:
-            raise InputError(f"{where}: field 'imbalance.params.{knob}' is missing")
 
 
 def recipe_fields() -> list[str]:

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "registry": BASE,
     "recipe": BASE,
     "spec": BASE | {"recipe"},
-    "inputs": BASE | {"recipe", "spec"},
+    "knobs": BASE | {"recipe", "spec"},
+    "inputs": BASE | {"recipe", "spec", "knobs"},
     "environment": BASE,
     "data": BASE | {"registry"},
     "models": BASE | {"registry"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "plan": BASE | {"spec", "inputs", "environment", "data", "models", "training", "records", "worker"},
     "jobs": BASE | {"spec", "environment", "data", "records", "plan", "posthoc", "workers", "listener"},
     "study": BASE
-    | {"recipe", "spec", "inputs", "environment", "data", "models", "training", "records"}
+    | {"recipe", "spec", "inputs", "knobs", "environment", "data", "models", "training", "records"}
     | {"plan", "jobs", "worker", "workers", "listener"},
     "variants": BASE | {"recipe", "spec", "inputs"},
     "bench": BASE
@@ -64,7 +65,7 @@ MAY_IMPORT = {
         "listener",
     },
     "report": BASE
-    | {"registry", "recipe", "spec", "inputs", "variants", "environment", "data", "models", "training"}
+    | {"registry", "recipe", "spec", "inputs", "knobs", "variants", "environment", "data", "models", "training"}
     | {"evaluation", "records"},
     "progress": BASE,
     "cli": BASE

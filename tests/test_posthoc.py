@@ -6,8 +6,8 @@ import pytest
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import compute
 from ferbench.evaluation.predictions import Predictions, predictions_of
-from ferbench.inputs import strategy_defaults
 from ferbench.jobs import run_many
+from ferbench.knobs import strategy_defaults
 from ferbench.listener import Silence
 from ferbench.plan import make_plan
 from ferbench.posthoc import adjust, class_bias, logit_adjustment, shifted

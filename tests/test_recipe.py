@@ -24,8 +24,8 @@ from ferbench.inputs import (
     load_recipe,
     parse_override,
     recipe_names,
-    strategy_defaults,
 )
+from ferbench.knobs import strategy_defaults
 from ferbench.recipe import Recipe
 from ferbench.runner import build_network
 from ferbench.spec import Budget, DataKey, RunSpec

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ferbench.errors import InputError
-from ferbench.inputs import strategy_defaults
+from ferbench.knobs import strategy_defaults
 from ferbench.models import MODELS
 from ferbench.recipe import Recipe
 from ferbench.spec import Budget, RunSpec

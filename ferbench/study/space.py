@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ferbench.errors import InputError
-from ferbench.inputs import changed_recipe, recipe_fields, source_path, strategy_defaults
+from ferbench.inputs import changed_recipe, recipe_fields, source_path
+from ferbench.knobs import strategy_defaults
 from ferbench.models import check
 from ferbench.recipe import Recipe
 from ferbench.records.study import COSTS, SCORES, Choices, Dimension, Limit, Pruner, Range, Sampler, Value

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ferbench.inputs import load_recipe, strategy_defaults
+from ferbench.inputs import load_recipe
+from ferbench.knobs import strategy_defaults
 from ferbench.recipe import Recipe
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from ferbench.inputs import strategy_defaults
+from ferbench.knobs import strategy_defaults
 from ferbench.records.store import Store
 from ferbench.records.study import Range
 from ferbench.report import diagrams, study_figures

@@ -5,7 +5,8 @@ import pytest
 
 from ferbench.data.dataset import FER2013_COUNTS
 from ferbench.errors import InputError
-from ferbench.inputs import load_recipe, strategy_defaults
+from ferbench.inputs import load_recipe
+from ferbench.knobs import strategy_defaults
 from ferbench.training.formulas import (
     effective_number_weights,
     inverse_weights,

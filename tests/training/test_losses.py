@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ferbench.inputs import strategy_defaults
+from ferbench.knobs import strategy_defaults
 from ferbench.training.imbalance import STRATEGIES
 from ferbench.training.losses import InfluenceLoss, Loss
 from ferbench.training.treatment import Treatment
