@@ -60,3 +60,13 @@ def tell_synthetic(source: str, asked: str | None) -> None:
             "synthetic faces.\nTo get FER2013: `ferbench data download`, or fer2013.csv from the Kaggle competition "
             "'challenges-in-representation-learning-facial-expression-recognition-challenge'."
         )
+
+
+def refuse_options(context: typer.Context, command: str) -> None:
+    """Refuse what was meant for another command, instead of leaving it unheard."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                f"{context.info_name} {option.opts[0]} {command}: options of {command} come after its name"
+            )

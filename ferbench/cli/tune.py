@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ from ferbench.cli.options import (
     RunsAtOnce,
     TrialsAtOnce,
     at_least_1,
+    refuse_options,
     say,
     seed_list,
     tell_synthetic,
@@ -82,7 +85,7 @@ def tune(
     The same command on several machines, with one --storage, shares the trials out. Trials see no test split.
     """
     if context.invoked_subcommand is not None:
-        _refuse_options(context, context.invoked_subcommand)
+        refuse_options(context, context.invoked_subcommand)
         return
     from ferbench.inputs import parse_override
     from ferbench.study.plan import plan_studies
@@ -111,34 +114,35 @@ def tune(
         raise typer.Exit(1)
 
 
-def _refuse_options(context: typer.Context, command: str) -> None:
-    """Refuse what was meant for another command, instead of leaving it unheard."""
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"tune {option.opts[0]} {command}: options of {command} come after its name")
-
-
 def _go_on(plan: Any, keep_pruned: bool) -> bool:
     """Whether the study has a best trial now."""
-    from ferbench.progress import StudyProgress
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
+    from ferbench.study.tune import tune
+
+    with _shown(plan) as bars:
+        tune(plan, bars, keep_pruned=keep_pruned)
+    write_files(plan.store, plan.name)
+    record = plan.store.study(plan.name)
+    print(headline(record))
+    return record.best is not None
+
+
+@contextmanager
+def _shown(plan: Any) -> Iterator[Any]:
+    """A study at work, shown, and its record stored however that ends."""
+    from ferbench.progress import StudyProgress
     from ferbench.study.read import write_study
     from ferbench.study.storage import reached
-    from ferbench.study.tune import tune
 
     with reached():
         try:
             with StudyProgress(plan.name, plan.ledger.spec, plan.ledger.limit) as bars:
-                tune(plan, bars, keep_pruned=keep_pruned)
+                yield bars
         except KeyboardInterrupt:
             raise Interrupted(130) from None
         finally:
-            record = write_study(plan.store, plan.name, plan.ledger)
-    write_files(plan.store, plan.name)
-    print(headline(record))
-    return record.best is not None
+            write_study(plan.store, plan.name, plan.ledger)
 
 
 def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
@@ -209,14 +213,11 @@ def audit(
 
     They go on from their checkpoints where `tune --keep-pruned` kept them. The study learns nothing from it.
     """
-    from ferbench.progress import StudyProgress
     from ferbench.records.store import Store
     from ferbench.report import write_study as write_files
     from ferbench.study.audit import finish_pruned
     from ferbench.study.find import ledgers
     from ferbench.study.plan import plan_again
-    from ferbench.study.read import write_study
-    from ferbench.study.storage import reached
 
     store = Store(results)
     name, ledger = _one(ledgers(store, study, storage), study)
@@ -229,14 +230,8 @@ def audit(
         devices=devices,
         results=results,
     )
-    with reached():
-        try:
-            with StudyProgress(name, ledger.spec, ledger.limit) as bars:
-                all_ended = finish_pruned(plan, bars)
-        except KeyboardInterrupt:
-            raise Interrupted(130) from None
-        finally:
-            write_study(store, name, ledger)
+    with _shown(plan) as bars:
+        all_ended = finish_pruned(plan, bars)
     write_files(store, name)
     print(store.root / "studies" / name / "README.md")
     if not all_ended:

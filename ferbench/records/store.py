@@ -151,9 +151,24 @@ class Store:
         """
         return [_read(StudyRecord, p) for p in sorted(self.root.glob("studies/*/study.json"))]
 
+    def study(self, name: str) -> StudyRecord:
+        """A stored study.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return _read(StudyRecord, self._study_path(name))
+
+    def has_study(self, name: str) -> bool:
+        """Whether it is stored."""
+        return self._study_path(name).is_file()
+
+    def _study_path(self, name: str) -> Path:
+        return self.root / "studies" / name / "study.json"
+
     def write_study(self, record: StudyRecord) -> None:
         """Store or replace what is known of a study."""
-        path = self.root / "studies" / record.name / "study.json"
+        path = self._study_path(record.name)
         self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
 
     def write_run(self, record: RunRecord, predictions: list[Predictions], weights: bytes | None = None) -> None:

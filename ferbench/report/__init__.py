@@ -65,7 +65,7 @@ def check(store: Store) -> list[str]:
 @ready_to_draw()
 def write_study(store: Store, name: str) -> list[Path]:
     """The paths of the files of one study's folder, now written."""
-    (study,) = (s for s in store.studies() if s.name == name)
+    study = store.study(name)
     needed = () if study.promotion is None else (*study.promotion.runs, *study.promotion.baseline_runs)
     records = {r.id: r for r in store.records() if r.id in needed} if needed else {}
     texts = partial(_study_texts, study, store, records)

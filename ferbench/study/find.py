@@ -25,7 +25,7 @@ def ledgers(store: Store, wanted: str, storage: str | None) -> dict[str, Ledger]
     found = _open(store, storage)
     where = "in the database" if storage else f"with its storage in {store.root / 'studies'}"
     for name in () if storage else map(str.strip, wanted.split(",")):
-        if name not in found and (store.root / "studies" / name / "study.json").is_file():
+        if name not in found and store.has_study(name):
             raise InputError(f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, is missing")
     return {name: found[name] for name in _matching(list(found), wanted, where)}
 

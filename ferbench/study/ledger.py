@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,7 @@ from ferbench.study.attempts import (
     slot,
 )
 from ferbench.study.search import pruner_of, sampler_of
-from ferbench.study.storage import Keeper
+from ferbench.study.storage import Keeper, quiet
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -139,7 +137,7 @@ class Ledger:
                 return None
             rank = waiting[0] if waiting else len(trials)
             self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
-            with _quiet():
+            with quiet():
                 trial = self.study.ask()
             self._keeper.hold(trial)
         number = slot(trial)
@@ -188,7 +186,7 @@ class Ledger:
             return True
         if len(self.spec.objectives) > 1:
             return False
-        with _quiet():
+        with quiet():
             asked.trial.report(value, epoch - 1)
             return asked.trial.should_prune()
 
@@ -228,7 +226,7 @@ class Ledger:
 
     def _tell(self, trial: Trial, **outcome: Any) -> None:
         try:
-            with _quiet():
+            with quiet():
                 self.study.tell(trial, **outcome, skip_if_finished=True)
         finally:
             self._keeper.release(trial)
@@ -245,7 +243,7 @@ def open_or_create(
 
     What a process has left half made is made whole; the spec of one that is there is its own.
     """
-    with keeper.asking(), _quiet():
+    with keeper.asking(), quiet():
         try:
             study = optuna.create_study(
                 storage=storage, study_name=name, directions=[direction(o) for o in spec.objectives]
@@ -271,7 +269,7 @@ def _wait_until_ready(study: Study, keeper: Keeper) -> None:
 
 def open_ledger(storage: BaseStorage, name: str, keeper: Keeper) -> Ledger | None:
     """A study that is there; None: it is not, or not yet whole."""
-    with _quiet():
+    with quiet():
         try:
             study = optuna.load_study(storage=storage, study_name=name)
         except KeyError:
@@ -292,14 +290,3 @@ def _suggest(trial: Trial, name: str, dimension: Dimension, is_integer: bool) ->
     if is_integer:
         return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
     return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's own log, and its warnings of what we do on purpose."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
-        warnings.filterwarnings("ignore", message="The reported value is ignored")
-        yield

@@ -165,8 +165,7 @@ class Heartbeats:
             # its process died before the first heartbeat, and Optuna looks at none but those that have one
             if trial.state == TrialState.RUNNING and trial.number not in self._held and self._is_old("running", trial):
                 self._storage.record_heartbeat(trial._trial_id)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with quiet():
             fail_stale_trials(study)
         for trial in trials:
             # the process that buried it died before it could queue another attempt
@@ -228,8 +227,7 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
         raise InputError("--storage: a URL such as postgresql+psycopg://user@host/database is expected") from None
     for attempt in range(_CONNECTION_ATTEMPTS):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with quiet():
                 storage = RDBStorage(
                     url, heartbeat_interval=heartbeat_seconds, grace_period=MISSED_HEARTBEATS * heartbeat_seconds
                 )
@@ -269,3 +267,14 @@ def _reason(error: Exception) -> str:
 def study_names_in(storage: BaseStorage) -> Iterable[str]:
     """Names of all studies in a storage."""
     return optuna.get_all_study_names(storage)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's own log, and its warnings of what we do on purpose."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
+        warnings.filterwarnings("ignore", message="The reported value is ignored")
+        yield
