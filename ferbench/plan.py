@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,13 +141,16 @@ def make_plan(
         raise InputError(f"--tta {tta}: post-hoc strategies have no other views (--imbalance none,...)")
     # what is trained comes first, so that what is done with it does not hold up training
     unique = {s.id: s for s in sorted([*specs, *sources], key=lambda s: s.distance)}
-    needed = frozenset(unique) - {s.id for s in specs}
-    store = Store(results)
-    for spec in unique.values():
+    needed, store = frozenset(unique) - {s.id for s in specs}, Store(results)
+    _check_inits(unique.values(), store)
+    return Plan(tuple(unique.values()), resolved, labels, dataset, store, device, notes, needed)
+
+
+def _check_inits(specs: Iterable[RunSpec], store: Store) -> None:
+    for spec in specs:
         # what was trained from a file needs it no more
         if spec.source == spec and spec.recipe.model.init != "scratch" and not store.is_done(spec):
             check_init(spec.recipe.model)
-    return Plan(tuple(unique.values()), resolved, labels, dataset, store, device, notes, needed)
 
 
 def _with_views(specs: list[RunSpec], kinds: Sequence[str]) -> list[RunSpec]:

@@ -199,11 +199,7 @@ def run_one(
         scores=scores,
         cost=_cost(prepared, fitted, seconds, after),
         environment=environment,
-        arithmetic=ArithmeticUsed(
-            precision=choice.arithmetic.name,
-            channels_last=choice.arithmetic.channels_last,
-            probe=choice.images_per_second,
-        ),
+        arithmetic=_used(choice),
         source_finished_at=since,
         init_digest=init,
         notes=[*dataset.notes, *notes, *_own_notes(prepared, at_once)],
@@ -211,6 +207,11 @@ def run_one(
     store.write_run(record, predictions, weights_of(prepared.trainer.network))
     checkpoint.path.unlink(missing_ok=True)
     return record
+
+
+def _used(choice: Choice) -> ArithmeticUsed:
+    used = choice.arithmetic
+    return ArithmeticUsed(precision=used.name, channels_last=used.channels_last, probe=choice.images_per_second)
 
 
 def _predictions(prepared: Prepared, fitted: Fitted) -> list[Predictions]:
