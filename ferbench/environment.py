@@ -72,17 +72,21 @@ def check_device_name(name: str) -> None:
 def choose_device(name: str) -> torch.device:
     """The device of "auto", "cpu", "cuda" or "cuda:1"; auto takes a GPU where there is one.
 
+    In fp32 a GPU may then round what it multiplies to TF32 (10 bits of mantissa), as torch has it for convolutions.
+
     Raises:
         InputError: no such device here.
     """
     import torch
 
     check_device_name(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(found if name == "auto" else name)
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
+        # other products too, so that there is one fp32, and the matrix rate is that of what convolutions do
+        torch.set_float32_matmul_precision("high")
     return device
 
 

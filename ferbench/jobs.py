@@ -60,8 +60,8 @@ def run_many(plan: Plan, listener: Listener, *, redo: bool = False, at_once: int
     with Workers[_Run]() as workers:
         todo = plan.todo(redo=redo)
         if min(at_once, len(todo)) > 1:
-            # what starts from another run computes as that did
-            for spec in {s.workload: s for s in todo if s.source == s and "auto" in s.workload}.values():
+            # views of a run compute as that did
+            for spec in {s.workload: s for s in todo if s.own_epochs and "auto" in s.workload}.values():
                 workers.probe(plan.job(spec, "run"), plan.store.folder(spec) / "worker.log")
         for spec in todo:
             while len(at_work := workers.at_work) == at_once or any(run.spec == spec.source for run in at_work):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ferbench.recipe import ModelRecipe
     from ferbench.spec import RunSpec
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Raised whenever older measurements should not be believed any more."""
 CPU_BATCH = 64
 """Most images per timed step on a CPU: with so many the order of the candidates is that of larger batches.
@@ -89,7 +89,9 @@ def _remembered(spec: RunSpec, n_classes: int, device: torch.device, candidates:
     rates = _read(file, candidates)
     if rates is None:
         rates = _measured(model, n_classes, batch_size, candidates)
-        try_writing(file, json.dumps(rates))
+        # what had no room has it another time
+        if all(rates.values()):
+            try_writing(file, json.dumps(rates))
     return rates
 
 
@@ -102,12 +104,20 @@ def _read(file: Any, candidates: list[Arithmetic]) -> dict[str, float] | None:
 
 
 def _measured(model: ModelRecipe, n_classes: int, batch_size: int, candidates: list[Arithmetic]) -> dict[str, float]:
-    """In turns on a CPU, whose speed changes all the time; on a GPU one by one, to save its memory."""
+    """In turns on a CPU, whose speed changes all the time; on a GPU one by one, to save its memory.
+
+    What a GPU has no room for does 0 images/s.
+    """
     images = torch.randn(batch_size, 1, model.input_size, model.input_size, device=candidates[0].device)
     together = [[c] for c in candidates] if images.is_cuda else [candidates]
-    return {
-        name: rate for some in together for name, rate in _measured_together(model, n_classes, images, some).items()
-    }
+    rates: dict[str, float] = {}
+    for some in together:
+        try:
+            rates |= _measured_together(model, n_classes, images, some)
+        except torch.OutOfMemoryError:
+            rates |= dict.fromkeys(map(str, some), 0.0)
+            torch.cuda.empty_cache()
+    return rates
 
 
 def _measured_together(

@@ -22,7 +22,7 @@ from ferbench.evaluation.throughput import measure_throughput
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
-from ferbench.records.record import ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
+from ferbench.records.record import SHARED, ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
 from ferbench.records.store import CHECKPOINT, HONEST, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
@@ -183,6 +183,8 @@ def run_one(
         torch.cuda.reset_peak_memory_stats(device)
     watcher.on_note(f"computes in {choice}")
     prepared = (set_up if after is None else after.set_up)(spec, dataset, choice.arithmetic)
+    # now, not at the end: a network whose operations cannot be counted must not be trained in vain
+    macs = count_cost(spec.recipe.model, len(dataset.classes))[1]
     fitted = fit(prepared.trainer, prepared.validate, checkpoint, watcher)
     trained = time.perf_counter()
     predictions = _predictions(prepared, fitted)
@@ -197,7 +199,7 @@ def run_one(
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
         scores=scores,
-        cost=_cost(prepared, fitted, seconds, after),
+        cost=_cost(prepared, fitted, seconds, macs, after),
         environment=environment,
         arithmetic=_used(choice),
         source_finished_at=since,
@@ -226,7 +228,7 @@ def _predictions(prepared: Prepared, fitted: Fitted) -> list[Predictions]:
     return found
 
 
-def _cost(prepared: Prepared, fitted: Fitted, seconds: float, after: Stage | None) -> Cost:
+def _cost(prepared: Prepared, fitted: Fitted, seconds: float, macs: int, after: Stage | None) -> Cost:
     spec, trainer = prepared.spec, prepared.trainer
     # before the speed of inference is measured, which takes memory of its own
     peak = peak_memory_bytes(trainer.arithmetic.device)
@@ -242,7 +244,7 @@ def _cost(prepared: Prepared, fitted: Fitted, seconds: float, after: Stage | Non
         peak_memory_bytes=peak,
         # a strategy may have another classifier
         parameters=sum(p.numel() for p in trainer.network.parameters()),
-        macs=count_cost(spec.recipe.model, len(prepared.dataset.classes))[1],
+        macs=macs,
         inference=throughput_of(trainer.network, spec, trainer.arithmetic),
     )
 
@@ -275,15 +277,18 @@ def chosen_arithmetic(spec: RunSpec, dataset: Dataset, device: torch.device, che
     return choice if saved is None else replace(choice, arithmetic=Arithmetic(device, *saved["arithmetic"]))
 
 
+def shared(at_once: int) -> list[str]:
+    """What the record of a run says that had others beside it."""
+    return [f"up to {at_once} runs {SHARED}: speeds are lower than alone"] if at_once > 1 else []
+
+
 def _own_notes(prepared: Prepared, at_once: int) -> list[str]:
     used = prepared.trainer.arithmetic
     wanted = getattr(prepared.spec.recipe.training.precision, used.device.type)
     told = []
     if wanted not in ("auto", used.name):
         told.append(f"{wanted} is not to be had on this device: {used.name} was used")
-    if at_once > 1:
-        told.append(f"up to {at_once} runs shared the device: speeds are lower than alone")
-    return told + prepared.trainer.notes
+    return told + shared(at_once) + prepared.trainer.notes
 
 
 def weights_of(network: nn.Module) -> bytes:

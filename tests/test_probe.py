@@ -56,6 +56,21 @@ def test_fastest_of_what_the_device_has_is_taken(seconds, bf16):
     assert choice.images_per_second == dict(zip(NAMES, (16.0, 16.0, 32.0, 8.0), strict=True))
 
 
+def test_what_has_no_room_is_not_taken_and_asked_again(monkeypatch, tmp_path, bf16):
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path))
+    full = True
+
+    def step(network: object, images: torch.Tensor, arithmetic: Arithmetic) -> float:
+        if full:
+            raise torch.OutOfMemoryError
+        return 1.0
+
+    monkeypatch.setattr(probe, "_seconds", step)
+    assert set(choose_arithmetic(spec_of(), 7, CPU).images_per_second.values()) == {0.0}
+    full = False
+    assert set(choose_arithmetic(spec_of(), 7, CPU).images_per_second.values()) == {32.0}
+
+
 def test_large_batches_are_timed_by_a_part_of_them(seconds, bf16):
     seconds({name: [2.0] * 4 for name in NAMES})
     spec = spec_of(**{"training.batch_size": 256}).model_copy(update={"budget": load_budget("full")})

@@ -69,9 +69,8 @@ def _records(
             from ferbench.bench.accuracy import measure_time_to_accuracy
 
             # as if each run had a process of its own
-            yield measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
-            continue
-        if suite == "training":
+            record = measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
+        elif suite == "training":
             from ferbench.bench.training import measure_training
 
             record = measure_training(spec, plan.dataset, plan.device, rounds, seconds)

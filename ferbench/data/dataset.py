@@ -74,7 +74,7 @@ class Dataset:
     fingerprint: str
     """Hash over (split, class, pixels) of every image, independent of edition and file order."""
     official: bool
-    """Whether counts per split and class are FER2013's published ones."""
+    """Whether the files' counts per split and class are FER2013's published ones, whatever a protocol draws."""
     notes: tuple[str, ...] = ()
     """What the reader must tell: rows dropped, splits that had to be made."""
     honest: Split | None = None

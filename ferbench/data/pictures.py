@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIDE = 48
+_AT_ONCE = 512
+"""Pictures whose files are in memory: a pool's map would read all of them ahead of what it decodes."""
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"P2", b"P5", b"P6")
 
 
@@ -34,9 +37,12 @@ def decode_all(contents: Iterable[bytes], names: Sequence[str], exact_side: int 
     Raises:
         InputError: one cannot be read, named by its entry of `names`.
     """
+    decode = partial(_decode, exact_side=exact_side)
     # Pillow lets go of the interpreter while it decodes
     with ThreadPoolExecutor(4) as pool:
-        decoded = list(pool.map(partial(_decode, exact_side=exact_side), contents, names, chunksize=64))
+        pairs, decoded = zip(contents, names, strict=True), list[npt.NDArray[np.uint8]]()
+        while some := list(itertools.islice(pairs, _AT_ONCE)):
+            decoded += pool.map(decode, *zip(*some, strict=True))
     return np.stack(decoded)
 
 

@@ -1,16 +1,14 @@
-"""Scores on resampled test images and seeds, and the intervals they give.
+"""Scores on resampled test images, and how seeds vary beyond that.
 
 An entry is one way of training, its predictions one for each seed. Two things could have come out otherwise: which
-images are in the test split, and the seed. The bootstrap (Efron & Tibshirani 1993) draws both again; images are drawn
-within their class, the same for every entry, so that differences between entries are paired.
+images are in the test split, and the seed. The bootstrap (Efron & Tibshirani 1993) draws images again, within their
+class, the same for every entry, so that differences between entries are paired; `statistics` adds the seeds.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +42,6 @@ class Draws:
     """Metric -> [S] scores on the images as they are."""
     on_images: dict[str, Array]
     """Metric -> [S, B] scores on the drawn images."""
-    seed: int
-    """Of the drawing of seeds."""
     averaged: int = 1
     """How many trainings each prediction is the average of: an ensemble's members."""
 
@@ -53,13 +49,6 @@ class Draws:
     def means(self) -> dict[str, float]:
         """Metric -> mean over seeds of the score on the images as they are."""
         return {metric: float(scores.mean()) for metric, scores in self.own.items()}
-
-    @cached_property
-    def shifts(self) -> Array:
-        """[S, B]; see `seed_shifts`."""
-        # of the trainings alone, so that an entry does not depend on who else is drawn
-        random = np.random.Generator(np.random.PCG64([self.seed, zlib.crc32(repr(self.trainings).encode())]))
-        return seed_shifts(len(self.predictions), next(iter(self.on_images.values())).shape[1], random)
 
     def of(self, trainings: Sequence[Hashable]) -> Draws:
         """The seeds of those trainings alone, in that order."""
@@ -71,15 +60,6 @@ class Draws:
             own={m: scores[kept] for m, scores in self.own.items()},
             on_images={m: scores[kept] for m, scores in self.on_images.items()},
         )
-
-    def scores(self, metric: str) -> Array:
-        """[B] means over drawn seeds on drawn images."""
-        own, on_images = self.own[metric], self.on_images[metric]
-        return on_images.mean(0) + (own - own.mean()) @ self.shifts * seed_share(own, on_images)
-
-    def interval(self, metric: str) -> Interval:
-        """The percentile interval of a score."""
-        return percentile_interval(self.scores(metric))
 
 
 def resample(
@@ -124,7 +104,6 @@ def resample(
                 trainings=tuple(trained),
                 own={m: np.array([scores[m] for scores in own]) for m in own[0]},
                 on_images={m: np.stack([scores[m] for scores in drawn]) for m in own[0]},
-                seed=seed,
                 averaged=members,
             )
         )
@@ -141,18 +120,6 @@ def stratified_weights(labels: npt.NDArray, resamples: int, random: np.random.Ge
         counts = np.bincount(drawn.reshape(-1), minlength=drawn.size)
         weights[:, members] = counts.reshape(resamples, -1)
     return weights
-
-
-def seed_shifts(seeds: int, resamples: int, random: np.random.Generator) -> Array:
-    """[seeds, resamples] by how much each seed counts more or less in a mean over seeds drawn with replacement.
-
-    The mean of n drawn seeds varies by (n - 1)/n of what it should (Rao & Wu 1988), so the shifts are stretched by as
-    much. A single seed has none.
-    """
-    if seeds == 1:
-        return np.zeros((1, resamples))
-    counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).T
-    return (counts - 1) / seeds * (seeds / (seeds - 1)) ** 0.5
 
 
 class Spread(NamedTuple):
@@ -176,24 +143,7 @@ def seed_spread(scores: Array, on_images: Array) -> Spread:
     return Spread(max(float(scores.var(ddof=1)) - by_images, 0.0), by_images)
 
 
-def seed_share(scores: Array, on_images: Array) -> float:
-    """The seeds' own part of their spread as a share of its standard deviation."""
-    spread = float(scores.var(ddof=1)) if len(scores) > 1 else 0.0
-    return (seed_spread(scores, on_images).own / spread) ** 0.5 if spread > 0 else 0.0
-
-
 def percentile_interval(scores: Array) -> Interval:
     """The middle LEVEL of resampled scores."""
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
-
-
-def rank_intervals(scores: Array) -> list[tuple[int, int]]:
-    """For each of E entries the middle LEVEL of its ranks over resamples [E, B], the best of a draw being 1.
-
-    Equal scores share the best rank of theirs.
-    """
-    ordered = np.sort(-scores, axis=0)
-    ranks = np.stack([1 + (ordered < row).sum(0) for row in -scores])
-    limits = np.quantile(ranks, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1, method="inverted_cdf")
-    return [(int(low), int(high)) for low, high in limits.T]

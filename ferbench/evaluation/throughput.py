@@ -22,7 +22,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 200
 
 @torch.inference_mode()
 def measure_throughput(network: nn.Module, input_size: int, arithmetic: Arithmetic) -> list[tuple[int, float, int]]:
-    """(batch size, images/s, timed rounds) for each of BATCH_SIZES.
+    """(batch size, images/s, timed rounds) for each of BATCH_SIZES that a GPU has the memory for.
 
     Each round is one forward pass between two synchronisations, after a warm-up of the same passes; the rate is the
     batch size over the median round.
@@ -41,8 +41,12 @@ def measure_throughput(network: nn.Module, input_size: int, arithmetic: Arithmet
                 torch.cuda.synchronize(arithmetic.device)
             return time.perf_counter() - start
 
-        _rounds(one_round, WARMUP_SECONDS, 1)
-        seconds = _rounds(one_round, TIMED_SECONDS, FEWEST_ROUNDS)
+        try:
+            _rounds(one_round, WARMUP_SECONDS, 1)
+            seconds = _rounds(one_round, TIMED_SECONDS, FEWEST_ROUNDS)
+        except torch.OutOfMemoryError:
+            # a finished training must not be lost by it
+            continue
         results.append((batch_size, batch_size / statistics.median(seconds), len(seconds)))
     return results
 

@@ -77,7 +77,9 @@ def imagenet_file(row: Model) -> Path:
     if not file.is_file():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(row.weights, str(file), progress=False)
+            # its name ends in the beginning of its hash: half a file must not stay
+            digest = file.stem.rpartition("-")[2]
+            torch.hub.download_url_to_file(row.weights, str(file), hash_prefix=digest, progress=False)
         except Exception as error:
             raise InputError(
                 f"{row.name}: ImageNet weights are not here and cannot be fetched ({_cause(error)}): "

@@ -129,9 +129,15 @@ class RunRecord(Stored):
         return self
 
 
-def derived_record(record: RunRecord, spec: RunSpec, scores: dict[str, Scores], note: str, **changes: Any) -> RunRecord:
-    """The record of what was made of a finished run without training; all else is that run's."""
-    told = {"id": spec.id, "spec": spec, "finished_at": utc_now(), "scores": scores, "notes": [*record.notes, note]}
+SHARED = "shared the device"
+"""In a note of a run that had others beside it."""
+
+
+def derived_record(
+    record: RunRecord, spec: RunSpec, scores: dict[str, Scores], *notes: str, **changes: Any
+) -> RunRecord:
+    """The record of what was made of a finished run without training; all else is that run's, its own notes too."""
+    told = {"id": spec.id, "spec": spec, "finished_at": utc_now(), "scores": scores, "notes": [*record.notes, *notes]}
     return record.model_copy(update={**told, "source_finished_at": record.finished_at, **changes})
 
 

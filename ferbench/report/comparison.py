@@ -11,7 +11,7 @@ from ferbench.errors import InputError
 from ferbench.evaluation.metrics import METRICS, Scores, score
 from ferbench.evaluation.predictions import Predictions, same_images
 from ferbench.evaluation.resampling import Draws, Interval, resample
-from ferbench.evaluation.statistics import Comparison, Pooled, compare, holm, pooled_spread
+from ferbench.evaluation.statistics import Comparison, Pooled, compare, holm, interval, pooled_spread
 from ferbench.records.store import Store
 from ferbench.report.cells import p_value
 from ferbench.report.entries import ENSEMBLE, Entry
@@ -86,7 +86,7 @@ class Duel:
     def _standing(self) -> list[str]:
         lines = [f"{self.track.title}, {self.track.n_test:,} test images:"]
         for entry, draws in zip(self.entries, self.draws, strict=True):
-            low, high = (self._amount(end) for end in draws.interval(self.metric))
+            low, high = (self._amount(end) for end in interval(draws, self.metric))
             mean = self._amount(draws.means[self.metric])
             seeds = f"{'seed' if len(entry.seeds) == 1 else 'seeds'} {', '.join(map(str, entry.seeds))}"
             whose = "averaged runs" if entry.model == ENSEMBLE else seeds

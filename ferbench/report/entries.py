@@ -14,6 +14,7 @@ import numpy as np
 
 from ferbench.errors import InputError
 from ferbench.models import MODELS
+from ferbench.recipe import NO_STRATEGY
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import Cost, RunRecord
 from ferbench.records.store import ensemble_place, run_place
@@ -274,6 +275,14 @@ def _class_means(name: str, scores: list[Scores]) -> ClassMeans:
         statistics.fmean([r.recall for r in rows]),
         statistics.fmean([r.f1 for r in rows]),
     )
+
+
+def family(entry: Entry) -> str:
+    """What entries share that differ in nothing but their imbalance strategy."""
+    if entry.spec is None:
+        return entry.slug
+    recipe = entry.spec.recipe.model_copy(update={"imbalance": NO_STRATEGY})
+    return f"{recipe.model_dump_json()} {entry.spec.tta}"
 
 
 def model_title(name: str) -> str:

@@ -16,9 +16,18 @@ from ferbench.errors import InputError
 from ferbench.evaluation.calibration import Reliability, at_temperature, fit_temperature, reliability
 from ferbench.evaluation.metrics import METRICS, compute
 from ferbench.evaluation.predictions import Predictions, same_images
-from ferbench.evaluation.resampling import Draws, Interval, rank_intervals, resample
-from ferbench.evaluation.statistics import Comparison, Pooled, compare, groups, holm, pooled_spread
-from ferbench.recipe import NO_STRATEGY
+from ferbench.evaluation.resampling import Draws, Interval, resample
+from ferbench.evaluation.statistics import (
+    Comparison,
+    Pooled,
+    compare,
+    groups,
+    holm,
+    interval,
+    pooled_spread,
+    rank_intervals,
+)
+from ferbench.report.entries import family
 from ferbench.report.together import done_together
 
 if TYPE_CHECKING:
@@ -56,7 +65,7 @@ class Evidence:
     intervals: dict[str, Interval]
     """Metric -> 95 % interval of the mean test score, over other test images and, with several seeds, other seeds."""
     ranks: tuple[int, int]
-    """95 % interval of the rank by accuracy among those entries."""
+    """The ranks by accuracy among those entries that the pairs told apart leave it, 95 % sure for all of them."""
     group: str
     """Letters; entries of a track that share one cannot be told apart by accuracy."""
     calibration: Calibration
@@ -91,16 +100,16 @@ def _evidence(track: Track, store: Store) -> dict[str, Evidence]:
     weighed = [entries[slug] for slug in found]
     tests = [p["test"] for p in found.values()]
     draws = resample(tests, [e.trained for e in weighed], averaged=[e.averaged for e in weighed])
-    ranks = rank_intervals(np.stack([d.scores("accuracy") for d in draws]))
     telling = telling_of_seeds(weighed)
     pooled = {metric: pooled_spread([draws[i] for i in telling], metric) for metric in GAINS}
-    letters = groups(len(draws), separable(draws, pooled["accuracy"]))
-    families = {e.slug: _family(e) for e in track.entries if e.slug in found}
+    told_apart = separable(draws, pooled["accuracy"])
+    letters, ranks = groups(len(draws), told_apart), rank_intervals(len(draws), told_apart)
+    families = {e.slug: family(e) for e in track.entries if e.slug in found}
     without = {e.slug for e in track.entries if e.strategy == "none"}
     plain = {families[slug]: (entries[slug], own) for slug, own in zip(found, draws, strict=True) if slug in without}
     return {
         slug: Evidence(
-            intervals={m: draws[i].interval(m) for m in METRICS.names},
+            intervals={m: interval(draws[i], m) for m in METRICS.names},
             ranks=ranks[i],
             group=letters[i],
             calibration=_calibration(**predictions),
@@ -119,14 +128,6 @@ def telling_of_seeds(entries: Sequence[Entry]) -> list[int]:
         if len(trained) > 1 and not any(trained & others for others in told.values()):
             told[i] = trained
     return list(told)
-
-
-def _family(entry: Entry) -> str:
-    """What entries share that differ in nothing but their imbalance strategy."""
-    if entry.spec is None:
-        return entry.slug
-    recipe = entry.spec.recipe.model_copy(update={"imbalance": NO_STRATEGY})
-    return f"{recipe.model_dump_json()} {entry.spec.tta}"
 
 
 def _gains(

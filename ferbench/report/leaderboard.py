@@ -13,7 +13,7 @@ from ferbench.inputs import budgets
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store, is_outdated
-from ferbench.report.entries import ENSEMBLE, Entry, entry_of_ensemble, entry_of_runs, slug_of
+from ferbench.report.entries import ENSEMBLE, Entry, entry_of_ensemble, entry_of_runs, family, slug_of
 from ferbench.spec import Budget, DataKey
 from ferbench.variants import by_recipe, differing_fields, digest
 
@@ -179,7 +179,8 @@ def _track(
 def _told_apart(entries: list[Entry]) -> list[Entry]:
     """The entries; where labels or slugs would be the same, with the device, or the recipe's or ensemble's id.
 
-    What is made of a training that has such a word (TTA, post-hoc strategies) has the training's.
+    What is made of a training that has such a word (TTA, post-hoc strategies) has the training's, and what was trained
+    by its recipe with a strategy on the same device.
     """
     devices: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -193,7 +194,13 @@ def _told_apart(entries: list[Entry]) -> list[Entry]:
         return entry.device if all(len(set(p)) == len(p) for p in peers) else entry.recipe
 
     words = {run: word(e) for e in entries if e.trained == e.runs for run in e.runs}
-    return [_called(e, words.get(e.trained[0]) or word(e)) for e in entries]
+    plain = {(family(e), e.device): w for e in entries if e.strategy == "none" and (w := word(e))}
+
+    def inherited(entry: Entry) -> str:
+        # mostly there is nothing to inherit, and families take their time
+        return words.get(entry.trained[0]) or word(entry) or (plain and plain.get((family(entry), entry.device))) or ""
+
+    return [_called(e, inherited(e)) for e in entries]
 
 
 def _called(entry: Entry, word: str) -> Entry:

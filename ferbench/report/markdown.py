@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ferbench.data.protocol import PROTOCOLS
-from ferbench.records.record import RunRecord
+from ferbench.records.record import SHARED, RunRecord
 from ferbench.report import claims, strategies
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
 from ferbench.report.commands import ensemble_commands, run_commands
@@ -70,7 +70,7 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
     elif track.entries:
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
-        yield from (f"{line}\n" for line in _remarks(track))
+        yield from (f"{line}\n" for line in _remarks(track, records))
         yield from _images(whole, "curves", "parameters", "speed")
         yield f"### F1 by class\n\n{class_table(track)}\n"
         yield from strategies.section(track)
@@ -139,6 +139,8 @@ COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [
     ("MACs, M", lambda e: millions(e.macs)),
     ("training", lambda e: duration(e.train_seconds)),
 ]
+_LENGTH = {"training.epochs", "model.input_size", "training.start_size"}
+"""Fields that decide how much a training sees."""
 WORDS = ("group", "model", "imbalance strategy", "init", "device")
 
 
@@ -150,32 +152,32 @@ def _ranking(track: Track) -> str:
         ("device", lambda e: e.device),
     ]
     # a column that says nothing of any entry is left out
-    filled = [(title, cells) for title, cell in columns if set(cells := [cell(e) for e in track.entries]) != {MISSING}]
+    empty = ("95 % of ranks", "group") if _weighed(track) < 2 else ()
+    filled = [
+        (title, cells)
+        for title, cell in columns
+        if title not in empty and set(cells := [cell(e) for e in track.entries]) != {MISSING}
+    ]
     rows = zip(*(cells for _, cells in filled), strict=True)
     return table([title for title, _ in filled], [list(row) for row in rows], WORDS)
 
 
-def _remarks(track: Track) -> Iterator[str]:
+def _weighed(track: Track) -> int:
+    return sum(e.evidence is not None for e in track.entries)
+
+
+def _remarks(track: Track, records: Sequence[RunRecord]) -> Iterator[str]:
     if any(len(e.seeds) > 1 for e in track.entries):
         yield (
             "± is the standard deviation over seeds (n − 1); how far another sample of test images would move a score "
             "is not in it."
         )
-    n = sum(e.evidence is not None for e in track.entries)
+    n = _weighed(track)
     if n:
-        test = (
-            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
-            "do; between views of one single seed McNemar's mid-p"
-            if any(len(e.seeds) > 1 for e in track.entries)
-            else "McNemar's mid-p"
-        )
         yield (
-            "95 %: percentile intervals of 10,000 bootstrap resamples of the test images, drawn within their class and "
-            "the same for every entry, and of the seeds where there are several; one seed says nothing of others, so "
-            "its interval is of the images alone. Entries that share a letter of **group** cannot be told apart by "
-            f"accuracy ({test}; Holm's correction over all {n * (n - 1) // 2:,} pairs at 5 %), whatever their ranks. "
-            "So many tests part large differences alone: of two entries picked beforehand `ferbench compare A B` says "
-            "more."
+            "95 %: of one seed percentile intervals of 10,000 bootstrap resamples of the test images, drawn within "
+            "their class and the same for every entry, which say nothing of other seeds; of several seeds Student's "
+            "intervals, with what the seeds add."
         )
         unweighed = [e.label for e in track.entries if not e.evidence]
         if unweighed:
@@ -183,11 +185,25 @@ def _remarks(track: Track) -> Iterator[str]:
                 f"No intervals for {escape(', '.join(unweighed))}: their predictions are missing or of other images "
                 "(`ferbench rescore` says more)."
             )
+    if n > 1:
+        test = (
+            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
+            "do; between views of one single seed McNemar's mid-p"
+            if any(len(e.seeds) > 1 for e in track.entries)
+            else "McNemar's mid-p"
+        )
+        yield (
+            "Entries that share a letter of **group** cannot be told apart by accuracy "
+            f"({test}; Holm's correction over all {n * (n - 1) // 2:,} pairs at 5 %), whatever their rank; **95 % of "
+            "ranks** are those that the pairs told apart leave an entry. So many tests part large differences "
+            "alone: of two entries picked beforehand `ferbench compare A B` says more."
+        )
     sizes = sorted({e.n_clean for e in track.entries if e.n_clean})
     if sizes:
         yield (
             f"Clean test: the {' or '.join(f'{n:,}' for n in sizes)} test images without a pixel-identical twin in "
-            "train or val, which a model can have memorised."
+            "train or val, which a model can have memorised. Images that exist twice are also easier: the difference "
+            "of the two scores is no measure of memory."
         )
     single = [e.test["accuracy"].mean for e in track.entries if len(e.seeds) == 1 and not e.evidence]
     if single and track.n_test:
@@ -196,6 +212,20 @@ def _remarks(track: Track) -> Iterator[str]:
             f"**One seed is one draw:** the 95 % half-width of a single run's accuracy on {track.n_test:,} test images "
             f"is about ±{100 * half:.2f} points, before any difference between seeds. Models closer than that are not "
             "separable here, whatever their ranks."
+        )
+    shortened = [e.name for e in track.entries if _LENGTH & e.differs.keys()]
+    if shortened:
+        yield (
+            "Trained for other epochs or at other sizes than their models' own recipes: "
+            f"{escape(', '.join(dict.fromkeys(shortened)))}. Their ranks are those of these recipes, and say little of "
+            "the models."
+        )
+    crowded = {r.id for r in records if any(SHARED in note for note in r.notes)}
+    slowed = [e.label for e in track.entries if crowded & {*e.runs}]
+    if slowed:
+        yield (
+            f"Runs that {SHARED} with others, so that their times and speeds are worse than alone: "
+            f"{escape(', '.join(slowed))}."
         )
     for entry in track.entries:
         known = sorted(set(entry.precisions) - {""})

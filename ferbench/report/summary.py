@@ -35,13 +35,21 @@ def _best(track: Track) -> Iterator[str]:
         alone = next((e for e in others if e.model != ENSEMBLE), None)
         if alone is not None:
             yield f"The best single network is {_scored(alone)}."
-    if first.evidence is not None:
-        group = set(first.evidence.group)
-        equal = [e for e in others if e.evidence is not None and group & set(e.evidence.group)]
-        named = ", ".join(escape(e.label) for e in equal[:_MOST_NAMED])
-        rest = f" and {len(equal) - _MOST_NAMED} more" if len(equal) > _MOST_NAMED else ""
-        if equal:
-            yield f"The first one's lead over {named}{rest} may be chance."
+            yield from _perhaps_equal(alone, track, "Its")
+    yield from _perhaps_equal(first, track, "The first one's")
+
+
+def _perhaps_equal(entry: Entry, track: Track, whose: str) -> Iterator[str]:
+    """The entries behind one that it cannot be told apart from."""
+    if entry.evidence is None:
+        return
+    group = set(entry.evidence.group)
+    behind = [e for e in track.entries if e.rank > entry.rank]
+    equal = [e for e in behind if e.evidence is not None and group & set(e.evidence.group)]
+    named = ", ".join(escape(e.label) for e in equal[:_MOST_NAMED])
+    rest = f" and {len(equal) - _MOST_NAMED} more" if len(equal) > _MOST_NAMED else ""
+    if equal:
+        yield f"{whose} lead over {named}{rest} may be chance."
 
 
 def _scored(entry: Entry) -> str:

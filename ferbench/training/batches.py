@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ferbench.recipe import AugmentRecipe, ModelRecipe, TrainingRecipe
 
 
-EVALUATED_AT_ONCE = 512
-"""Images on a GPU, which a batch that learns nothing leaves more room."""
+EVALUATED_AT_ONCE = 512 * 48**2
+"""Pixels on a GPU, where a batch that learns nothing leaves more room."""
 
 AUGMENTED_AT_ONCE = 2**21
 """Pixels on a GPU, 7 batches of 128 images at 48, so that some 70 kernels are launched for all of them at once."""
@@ -86,7 +86,7 @@ class Batches:
 
     def evaluation(self, size: int) -> Iterator[Tensor]:
         """Inputs `[B, 1, size, size]` in order, unchanged but for resize and normalisation."""
-        at_once = max(self.batch_size, EVALUATED_AT_ONCE) if self.images.is_cuda else self.batch_size
+        at_once = max(self.batch_size, EVALUATED_AT_ONCE // size**2) if self.images.is_cuda else self.batch_size
         for chunk in self.images.split(at_once):
             images = chunk.float().div_(255)
             if images.shape[2:] != (size, size):

@@ -45,7 +45,7 @@ class Strategy:
     sampling: Callable[[Counts, Params], Vector] | None = None
     """(counts, params) -> [K] share of draws by class; None: every image once an epoch."""
     progressive: bool = False
-    """Whether sampling begins with every image once and becomes what it is with the last epoch."""
+    """Whether sampling begins with classes as they come and becomes what it is with the last epoch."""
     influence: bool = False
     """Whether each image counts less the more it pulls at the decision."""
     consistency: Callable[[Counts, Params], Vector] | None = None

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from ferbench.evaluation.metrics import METRICS, compute, resampled_scores, terms
+from ferbench.evaluation.metrics import resampled_scores, terms
 from ferbench.evaluation.predictions import Predictions, predictions_of
 from ferbench.evaluation.resampling import (
     percentile_interval,
-    rank_intervals,
     resample,
-    seed_share,
-    seed_shifts,
     seed_spread,
     stratified_weights,
 )
@@ -56,29 +52,9 @@ def test_scores_of_a_resample_are_those_of_its_images(which):
         assert {m: scores[m][draw] for m in expected} == pytest.approx(expected, rel=1e-6)
 
 
-def test_interval_of_accuracy_is_that_of_scipys_bootstrap():
-    labels = np.zeros(400, np.uint8)
-    predictions = model(3, 0.8, labels)
-    right = predictions.predicted == 0
-    (draws,) = resample([[predictions]])
-    ours = draws.interval("accuracy")
-    theirs = stats.bootstrap((right,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
-    assert ours == pytest.approx(theirs, abs=0.004)
-    assert draws.means["accuracy"] == right.mean()
-
-
 def test_predictions_on_other_images_are_refused():
     with pytest.raises(ValueError, match="different images"):
         resample([[model(0)], [model(0).take(np.arange(50))]])
-
-
-def test_seeds_are_drawn_with_the_variance_of_their_mean():
-    shifts = seed_shifts(3, 100_000, np.random.default_rng(0))
-    assert shifts.sum(0) == pytest.approx(np.zeros(100_000))
-    scores = np.array([0.60, 0.63, 0.66])
-    # the mean of three seeds has the variance s²/3, s² with n - 1
-    assert (scores @ shifts).var() == pytest.approx(scores.var(ddof=1) / 3, rel=0.02)
-    assert (seed_shifts(1, 5, np.random.default_rng(0)) == 0).all()
 
 
 # two seeds, spread .02²/2; their difference on drawn images varies by 2 x .005² about its mean, half of which is theirs
@@ -87,46 +63,10 @@ def test_the_seeds_own_part_of_their_spread_by_hand():
     on_images = np.stack([0.70 + noise, 0.72 - noise])
     # by images: 2 x .005² over (2 - 1)
     assert seed_spread(np.array([0.70, 0.72]), on_images) == pytest.approx((0.0002 - 0.00005, 0.00005))
-    assert seed_share(np.array([0.70, 0.72]), on_images) == pytest.approx(0.75**0.5)
     # images explain all
     assert seed_spread(np.array([0.70, 0.702]), on_images) == pytest.approx((0, 0.00005))
-    assert seed_share(np.array([0.7, 0.7]), on_images) == 0
     assert seed_spread(np.array([0.7]), on_images[:1]) == (0, 0)
-
-
-def test_an_interval_does_not_depend_on_who_stands_before_it():
-    seeds = [model(i, 1.0 + 0.3 * i) for i in range(3)]
-    other = [model(i, 2.0) for i in range(3, 6)]
-    first, second = (
-        resample(pair, ids, 500) for pair, ids in (([seeds, other], ["abc", "def"]), ([other, seeds], ["def", "abc"]))
-    )
-    assert first[0].interval("macro_f1") == second[1].interval("macro_f1")
-
-
-def test_interval_of_several_seeds_is_wider_by_their_spread():
-    seeds = [model(i, 1.0 + 0.3 * i) for i in range(3)]
-    (draws,) = resample([seeds])
-    scores = [compute(p)["accuracy"] for p in seeds]
-    assert draws.means["accuracy"] == pytest.approx(np.mean(scores))
-    of_images = draws.on_images["accuracy"].mean(0)
-    assert draws.scores("accuracy").var() > of_images.var() + 0.4 * np.var(scores, ddof=1) / 3
 
 
 def test_percentile_interval_is_the_middle_95_percent():
     assert percentile_interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
-
-
-# three entries, four draws; ranks by draw: 1 1 2 1, 2 2 1 2, and the third always last
-def test_rank_intervals_by_hand():
-    scores = np.array([[0.9, 0.8, 0.7, 0.9], [0.8, 0.7, 0.8, 0.8], [0.1, 0.2, 0.3, 0.1]])
-    assert rank_intervals(scores) == [(1, 2), (1, 2), (3, 3)]
-    assert rank_intervals(np.ones((2, 10))) == [(1, 1), (1, 1)]
-
-
-def test_every_metric_has_an_interval_around_it():
-    """ECE is pushed up by any noise, so its interval may lie above it."""
-    (draws,) = resample([[model(5)]], resamples=2000)
-    for name in METRICS.names:
-        low, high = draws.interval(name)
-        assert low < high
-        assert low <= draws.means[name] <= high or name == "ece"

@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ferbench.evaluation.metrics import METRICS
 from ferbench.evaluation.predictions import Predictions, predictions_of
-from ferbench.evaluation.resampling import Spread, resample, seed_spread
-from ferbench.evaluation.statistics import compare, discordant, groups, holm, mcnemar, pooled_spread, welch
+from ferbench.evaluation.resampling import Spread, percentile_interval, resample, seed_spread
+from ferbench.evaluation.statistics import (
+    compare,
+    discordant,
+    groups,
+    holm,
+    interval,
+    mcnemar,
+    pooled_spread,
+    rank_intervals,
+    welch,
+)
 
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), (60, 30, 10))
 
@@ -27,13 +38,48 @@ def given(predicted: list[int], labels: list[int]) -> Predictions:
 def test_draws_are_the_same_every_time_and_for_every_entry():
     a, b = model(0), model(1)
     first, again = resample([[a], [b]], resamples=300), resample([[a], [b]], resamples=300)
-    assert np.array_equal(first[1].scores("macro_f1"), again[1].scores("macro_f1"))
+    assert np.array_equal(first[1].on_images["macro_f1"], again[1].on_images["macro_f1"])
     # an entry does not depend on who else is drawn: the images are, not the answers
     (alone,) = resample([[b]], resamples=300)
-    assert np.array_equal(alone.scores("accuracy"), first[1].scores("accuracy"))
+    assert np.array_equal(alone.on_images["accuracy"], first[1].on_images["accuracy"])
     # and equal answers are never different
     twice = resample([[a], [a]], resamples=300)
     assert compare(twice[0], twice[1], "macro_f1").interval == (0, 0)
+
+
+def test_interval_of_a_single_seeds_accuracy_is_that_of_scipys_bootstrap():
+    labels = np.zeros(400, np.uint8)
+    predictions = model(3, 0.8, labels)
+    right = predictions.predicted == 0
+    (draws,) = resample([[predictions]])
+    theirs = stats.bootstrap((right,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert interval(draws, "accuracy") == pytest.approx(theirs, abs=0.004)
+    assert draws.means["accuracy"] == right.mean()
+
+
+def test_interval_of_several_seeds_is_students():
+    """Where images say nothing, that of the seeds alone: mean, n - 1 degrees of freedom, but two at least."""
+    (three, two) = resample([[model(0)] * 3, [model(0)] * 2], resamples=20)
+    scores = np.array([0.60, 0.63, 0.66])
+    known = replace(three, own={"accuracy": scores}, on_images={"accuracy": np.tile(scores[:, None], 20)})
+    assert interval(known, "accuracy") == pytest.approx(stats.t.interval(0.95, 2, scores.mean(), stats.sem(scores)))
+    known = replace(two, own={"accuracy": scores[:2]}, on_images={"accuracy": np.tile(scores[:2, None], 20)})
+    assert interval(known, "accuracy") == pytest.approx(stats.t.interval(0.95, 2, 0.615, stats.sem(scores[:2])))
+
+
+def test_interval_of_seeds_that_are_alike_is_of_the_images():
+    (draws,) = resample([[model(5)] * 3])
+    alone = percentile_interval(draws.on_images["accuracy"][0])
+    assert interval(draws, "accuracy") == pytest.approx(alone, abs=0.004)
+
+
+def test_every_metric_has_an_interval_around_it():
+    """ECE is pushed up by any noise, so its interval may lie above it."""
+    (draws,) = resample([[model(5)]], resamples=2000)
+    for name in METRICS.names:
+        low, high = interval(draws, name)
+        assert low < high
+        assert low <= draws.means[name] <= high or name == "ece"
 
 
 def test_welch_by_hand_and_by_scipy():
@@ -121,13 +167,13 @@ def test_gains_that_differ_by_seed_are_not_taken_for_one_of_them_all():
 
 def test_mcnemar_by_hand_and_by_scipy():
     # 1 against 5 of 6: 2 (C(6,0) + C(6,1)) / 2^6 = 14/64; mid-p takes one C(6,1)/64 away
-    assert mcnemar(1, 5) == pytest.approx(14 / 64)
-    assert mcnemar(5, 1, mid=True) == pytest.approx(8 / 64)
-    assert mcnemar(0, 0) == mcnemar(0, 0, mid=True) == mcnemar(3, 3) == 1
+    assert mcnemar(5, 1) == mcnemar(1, 5) == pytest.approx(8 / 64)
+    assert mcnemar(0, 0) == 1
     # 3 against 3: 1 - C(6,3)/2^7
-    assert mcnemar(3, 3, mid=True) == pytest.approx(1 - 20 / 128)
+    assert mcnemar(3, 3) == pytest.approx(1 - 20 / 128)
     for b, c in ((12, 30), (100, 140), (0, 9)):
-        assert mcnemar(b, c) == pytest.approx(stats.binomtest(min(b, c), b + c).pvalue)
+        exact, observed = stats.binomtest(b, b + c).pvalue, stats.binom.pmf(b, b + c, 0.5)
+        assert mcnemar(b, c) == pytest.approx(exact - observed)
 
 
 def test_discordant_images_by_hand():
@@ -142,7 +188,7 @@ def test_single_seeds_are_compared_by_mcnemar_and_all_else_by_the_bootstrap():
     a, b = model(0, 2.0), model(1, 1.0)
     one, other = resample([[a], [b]], resamples=500)
     result = compare(one, other, "accuracy")
-    assert (result.p, result.test) == (mcnemar(*discordant(a, b), mid=True), "McNemar, mid-p")
+    assert (result.p, result.test) == (mcnemar(*discordant(a, b)), "McNemar, mid-p")
     assert result.difference == pytest.approx((np.sum(a.predicted == LABELS) - np.sum(b.predicted == LABELS)) / 100)
     assert result.interval.low < result.difference < result.interval.high
     assert compare(one, other, "macro_f1").test == "paired bootstrap"
@@ -173,6 +219,13 @@ def test_groups_by_hand():
     assert groups(3, {(0, 1), (0, 2), (1, 2)}) == ["a", "b", "c"]
     # the first is better than the last, the middle can be told from neither
     assert groups(3, {(0, 2)}) == ["a", "ab", "b"]
+
+
+def test_rank_intervals_by_hand():
+    assert rank_intervals(3, set()) == [(1, 3)] * 3
+    assert rank_intervals(3, {(0, 1), (0, 2), (1, 2)}) == [(1, 1), (2, 2), (3, 3)]
+    # the first is better than the last, the middle can be told from neither
+    assert rank_intervals(3, {(0, 2)}) == [(1, 2), (1, 3), (2, 3)]
 
 
 @pytest.mark.parametrize("seed", range(20))

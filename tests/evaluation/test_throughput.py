@@ -67,3 +67,14 @@ def test_a_real_network(channels_last, monkeypatch):
     assert [(size, rounds) for size, _, rounds in results] == [(1, 3), (256, 3)]
     assert all(rate > 0 for _, rate, _ in results)
     assert torch.equal(network[1].running_mean, before)
+
+
+def test_a_batch_that_has_no_room_is_left_out(monkeypatch):
+    class Small(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) > 1:
+                raise torch.OutOfMemoryError
+            return images
+
+    monkeypatch.setattr(throughput, "TIMED_SECONDS", 0.001)
+    assert [size for size, _, _ in measure_throughput(Small(), 8, CPU)] == [1]

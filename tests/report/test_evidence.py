@@ -8,6 +8,7 @@ import pytest
 from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.resampling import resample
+from ferbench.evaluation.statistics import interval
 from ferbench.records.store import Store
 from ferbench.report.evidence import WEIGHED, telling_of_seeds, weigh_all
 from ferbench.report.frame import frame
@@ -61,7 +62,7 @@ def test_intervals_are_those_of_the_predictions(skilled):
     for entry, draws in zip(track.entries, resample(seeds, [e.trained for e in track.entries]), strict=True):
         for m in METRICS.names:
             # sums in another order where the tracks have a thread each
-            assert entry.evidence.intervals[m] == pytest.approx(draws.interval(m), rel=1e-12)
+            assert entry.evidence.intervals[m] == pytest.approx(interval(draws, m), rel=1e-12)
         low, high = entry.evidence.intervals["accuracy"]
         assert low < entry.test["accuracy"].mean < high
 

@@ -120,6 +120,10 @@ def test_the_same_recipe_computed_in_another_way_is_called_by_its_device(make_ru
         found = {e.label: e.trained for e in build([*records, *some]).tracks[0].entries}
         for record in records[: len(some)]:
             assert found[f"ResNet-18 (TTA flip, {record.environment.device})"] == (record.id,)
+    # and so is the same recipe with a strategy, where it ran
+    helped = make_run(strategy="focal", overrides=fixed, device="Intel, 2 cores")[0]
+    found = [e.label for e in build([*records, helped]).tracks[0].entries if e.strategy == "focal"]
+    assert found == ["ResNet-18 (Intel, 2 cores) + focal"]
     # of no help where two have the same
     records.append(make_run(overrides=as_bf16)[0])
     assert all(e.variant == e.recipe for e in build(records).tracks[0].entries)

@@ -113,6 +113,23 @@ def test_seeds_that_computed_otherwise_are_told(make_run):
         assert "the same precision" not in text_of([computed(0, "bf16"), computed(1, other)])
 
 
+def test_shortened_recipes_and_shared_devices_are_told(make_run):
+    short = make_run("vgg16", overrides={"training.epochs": 3})[0]
+    crowded = make_run("plain_cnn")[0].model_copy(update={"notes": ["up to 4 runs shared the device: slower"]})
+    text = text_of([make_run()[0], short, crowded])
+    assert "sizes than their models' own recipes: VGG16-BN (epochs=3). Their ranks" in text
+    assert "so that their times and speeds are worse than alone: Plain CNN." in text
+    text = text_of([make_run()[0]])
+    assert "own recipes: " not in text and "worse than alone" not in text
+
+
+def test_a_single_entry_has_no_ranks_and_groups(store):
+    records = [r for r in store.records() if r.spec.recipe.model.name == "vgg16"]
+    text = render(weigh_all(build(records), store), records)
+    assert "95 % of accuracy" in text
+    assert "95 % of ranks" not in text and "Holm" not in text
+
+
 def test_protocol_and_budget_in_words(make_run):
     text = text_of([make_run(budget="quick")[0]])
     assert "PrivateTest (test) is looked at once per run" in text
