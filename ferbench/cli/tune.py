@@ -44,7 +44,8 @@ def tune(
         str, typer.Option(help="Names, globs, timm:NAME, study files MODEL.toml, 'all'; commas between.")
     ] = "all",
     trials: Annotated[
-        str | None, typer.Option(metavar="N", help="Trials of each model. Default: the study file's limit.")
+        str | None,
+        typer.Option(metavar="N", help="Trials of each model. Default: as before, of a new study its file's limit."),
     ] = None,
     epochs: Annotated[
         str | None, typer.Option(metavar="N", help="In place of --trials: epochs of each model over all trials.")

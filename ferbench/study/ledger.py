@@ -71,6 +71,11 @@ class Ledger:
         study.pruner = pruner_of(spec)
 
     @property
+    def name(self) -> str:
+        """The study's."""
+        return self.study.study_name
+
+    @property
     def poll_seconds(self) -> float:
         """How often to look again at the trials of other processes."""
         return self._keeper.poll_seconds

@@ -18,7 +18,7 @@ from ferbench.report.studies import pruning
 from ferbench.study.attempts import retry
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
-from ferbench.study.plan import StudyPlan
+from ferbench.study.plan import StudyPlan, plan_studies
 from ferbench.study.read import read_study, write_study
 from ferbench.study.search import sampler_of
 from ferbench.study.storage import JOURNAL, open_journal
@@ -467,6 +467,57 @@ def test_changed_study_is_refused_or_forked(planned, fake, study_file, ears):
     study_file.write_text(study_file.read_text().replace("high = 0.2,", "high = 0.1,"))
     assert planned(2).name == "plain_cnn"
     assert planned(2, name="beside").name == "plain_cnn-beside"
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/other.db"])
+def test_stored_study_without_its_storage_is_never_replaced(planned, fake, ears, tmp_path, storage):
+    """As in a fresh clone, which has the committed study.json and no journal."""
+    first = planned(1)
+    tune(first, ears())
+    write_study(first.store, first.name, first.ledger)
+    (first.folder / JOURNAL).unlink()
+    stored = (first.folder / "study.json").read_bytes()
+    where = {"storage": storage and storage.format(tmp_path)}
+    with pytest.raises(InputError, match=r"study\.json without its storage, .*: --fork starts .* --name NAME"):
+        planned(2, **where)
+    # as optuna-dashboard leaves one where there is none
+    (first.folder / JOURNAL).touch()
+    with pytest.raises(InputError, match="without its storage"):
+        planned(2, **where)
+    fork = planned(1, fork=True, **where)
+    tune(fork, ears())
+    write_study(fork.store, fork.name, fork.ledger)
+    # the same command goes on with it, also without being asked to fork
+    assert [planned(2, fork=f, **where).name for f in (True, False)] == ["plain_cnn-2"] * 2
+    assert planned(2, name="beside", **where).name == "plain_cnn-beside"
+    assert (first.folder / "study.json").read_bytes() == stored
+
+
+def test_limit_of_a_study_stays_until_another_is_given(planned, study_file, faces, tmp_path):
+    fixed = {"source": faces, "results": tmp_path / "results", "devices": "cpu"}
+
+    def limit(budget="full", models=f"{study_file},vgg16"):
+        return plan_studies(models, budget=budget, **fixed)[0].ledger.limit.amount
+
+    limit("short", "vgg16")
+    # where a study is refused no other is made
+    with pytest.raises(InputError, match="study vgg16 was begun with budget"):
+        limit()
+    assert not (tmp_path / "results" / "studies" / "plain_cnn").exists()
+    # trials of studies/defaults.toml
+    assert limit(models=str(study_file)) == 40
+    assert planned(50).ledger.limit.amount == 50
+    assert limit(models=str(study_file)) == 50
+
+
+def test_stored_study_is_not_replaced_by_another_of_a_database(planned, fake, study_file, tmp_path):
+    first = planned(1)
+    write_study(first.store, first.name, first.ledger)
+    study_file.write_text(study_file.read_text().replace("high = 0.1,", "high = 0.2,"))
+    database = f"sqlite:///{tmp_path}/shared.db"
+    planned(1, storage=database, results=tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"is another one in .*study\.json than in its storage: --fork"):
+        planned(1, storage=database)
 
 
 @pytest.mark.parametrize(
