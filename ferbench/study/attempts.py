@@ -65,8 +65,8 @@ def seconds(trial: FrozenTrial) -> float:
     started = trial.datetime_start
     if trial.state != TrialState.RUNNING or started is None:
         return seconds_before(trial)
-    now = datetime.now(UTC)
-    sitting = (now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds()
+    # Optuna's times are local and do not say so
+    sitting = (datetime.now(UTC) - started.astimezone(UTC)).total_seconds()
     return seconds_before(trial) + max(sitting, 0.0)
 
 

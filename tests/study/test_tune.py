@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ferbench.errors import InputError
 from ferbench.records.study import TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
-from ferbench.study.attempts import retry
+from ferbench.study.attempts import retry, seconds
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
 from ferbench.study.plan import StudyPlan, plan_studies
@@ -240,6 +241,20 @@ def test_trial_that_another_machine_took_for_dead_is_left_to_it(planned, fake, r
     tune(plan, Meanwhile())
     assert [(r.number, r.state, r.attempts) for r in rows(plan)] == [(0, "complete", 1), (1, "complete", 2)]
     assert len(plan.ledger.study.get_trials()) == 3
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_seconds_of_a_trial_at_work_are_those_since_it_began(planned, monkeypatch, zone):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        plan = planned(2)
+        plan.ledger.ask(plan.space)
+        (row, *_) = read_study(plan.name, plan.ledger).trials
+        # less than an hour, and more than none
+        time.sleep(0.1)
+        assert 0 < seconds(plan.ledger.trials()[0]) < 60 and row.state == "running"
+    time.tzset()
 
 
 def test_killed_while_it_was_proposed_the_baseline_is_the_baseline(planned, fake, rows, ears, monkeypatch):
