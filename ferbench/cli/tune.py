@@ -23,7 +23,7 @@ from ferbench.cli.options import (
     seed_list,
     tell_synthetic,
 )
-from ferbench.errors import InputError, Interrupted
+from ferbench.errors import InputError, Interrupted, RunFailedError
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -116,17 +116,22 @@ def tune(
 
 
 def _go_on(plan: Any, keep_pruned: bool) -> bool:
-    """Whether the study has a best trial now."""
+    """Whether the study came to its end and has a best trial now."""
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
     from ferbench.study.tune import tune
 
+    has_ended = True
     with _shown(plan) as bars:
-        tune(plan, bars, keep_pruned=keep_pruned)
+        try:
+            tune(plan, bars, keep_pruned=keep_pruned)
+        except RunFailedError as error:
+            has_ended = False
+            say(f"ferbench: {error}")
     write_files(plan.store, plan.name)
     record = plan.store.study(plan.name)
     print(headline(record))
-    return record.best is not None
+    return has_ended and record.best is not None
 
 
 @contextmanager

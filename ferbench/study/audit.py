@@ -28,10 +28,10 @@ def finish_pruned(plan: StudyPlan, listener: TrialListener) -> bool:
     """Whether the pruned trials of a study have been trained to their end, from their checkpoints where they were kept.
 
     Their curves are noted beside the study, which learns nothing from them. A trial that diverges has come to its end;
-    one that fails, as where memory is short, is left for another time.
+    one that fails or whose worker is killed, as where memory is short, is left for another time.
 
     Raises:
-        InputError: a device is not there, or a worker was killed.
+        InputError: a device is not there.
     """
     ledger, all_ended = plan.ledger, True
     rows, noted = [row_of(t) for t in ledger.trials()], ledger.unpruned
@@ -45,28 +45,28 @@ def finish_pruned(plan: StudyPlan, listener: TrialListener) -> bool:
                 log = plan.trial_folder(row.number) / "worker.log"
                 workers.start(plan.job(row.number, row.params, device), log, _Rest(row, device, time.monotonic()))
             for worker, event in workers.hear():
-                rest, said = worker.task, "" if event is None else event.pop("event")
-                if event is None:
-                    if not rest.ended:
-                        raise InputError(f"trial {rest.row.number}: {death(worker.exit_code)}")
-                elif said == "refused":
-                    raise InputError(event["reason"])
-                elif said in ("failed", "pruned"):
+                rest, facts = worker.task, event or {"event": "failed", "reason": death(worker.exit_code)}
+                said = facts.pop("event")
+                if rest.ended:
+                    continue
+                if said == "refused":
+                    raise InputError(facts["reason"])
+                if said in ("failed", "pruned"):
                     rest.ended = True
                     if said == "pruned":
                         ledger.note_unpruned(rest.row.number, rest.curve, None)
                     else:
                         all_ended = False
-                    told = {"state": "failed", "reason": event["reason"]}
+                    told = {"state": "failed", "reason": facts["reason"]}
                     listener.on_trial_end(rest.row.model_copy(update=told), best_of(rows))
                 elif said == "epoch":
-                    rest.curve.append(event[f"val_{ledger.spec.objectives[0]}"])
-                    listener.on_trial_epoch(rest.row.number, event)
+                    rest.curve.append(facts[f"val_{ledger.spec.objectives[0]}"])
+                    listener.on_trial_epoch(rest.row.number, facts)
                     worker.tell("go")
                 elif said == "done":
                     rest.ended = True
-                    ledger.note_unpruned(rest.row.number, rest.curve, event["values"][0])
+                    ledger.note_unpruned(rest.row.number, rest.curve, facts["values"][0])
                     seconds = round(time.monotonic() - rest.began, 1)
-                    facts = {"state": "complete", "curve": rest.curve, "seconds": seconds, **event}
-                    listener.on_trial_end(rest.row.model_copy(update=facts), best_of(rows))
+                    done = {"state": "complete", "curve": rest.curve, "seconds": seconds, **facts}
+                    listener.on_trial_end(rest.row.model_copy(update=done), best_of(rows))
     return all_ended

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferbench.errors import InputError
+from ferbench.errors import InputError, RunFailedError
 from ferbench.listener import TrialListener
 from ferbench.records.store import CHECKPOINT
 from ferbench.records.study import best_of
@@ -45,6 +45,7 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
 
     Raises:
         InputError: a device is not there.
+        RunFailedError: one trial after the other failed.
     """
     loop = _Loop(plan, listener, keep_pruned)
     with Workers[_AtWork](plan.environment()) as workers:
@@ -94,7 +95,7 @@ class _Loop:
         """Give up where trial after trial fails: the fault is not the trials'."""
         self._failed = 0 if failure is None else self._failed + 1
         if failure is not None and self._failed >= MOST_FAILURES:
-            raise InputError(
+            raise RunFailedError(
                 f"{self._plan.name}: {self._failed} trials failed one after the other, the last: {failure}"
             )
 

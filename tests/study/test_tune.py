@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ferbench.errors import InputError
+from ferbench.cli import main
+from ferbench.errors import InputError, RunFailedError
 from ferbench.records.study import TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
+from ferbench.study import promote as promotion
 from ferbench.study.attempts import retry, seconds
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
@@ -210,9 +215,23 @@ def test_other_units_of_the_limit(planned, fake, unit, amount, least, most, rows
 def test_study_of_nothing_but_failures_gives_up(planned, fake, rows, ears):
     fake.order("".join(f"{n} 1 fail\n" for n in range(20)))
     plan = planned(200, unit="epochs")
-    with pytest.raises(InputError, match="5 trials failed one after the other, the last: ValueError: no such layer"):
+    with pytest.raises(RunFailedError, match="5 trials failed one after the other, the last: ValueError: no such la"):
         tune(plan, ears())
     assert [r.state for r in rows(plan)] == ["failed"] * 5
+
+
+def test_study_that_gives_up_leaves_the_next_its_turn(planned, fake, tmp_path, words):
+    fake.order("".join(f"{n} 1 fail\n" for n in range(5)))
+    beside = tmp_path / "vgg16.toml"
+    beside.write_text((tmp_path / "plain_cnn.toml").read_text())
+    line = words(tmp_path / "results", 6)
+    process = fake.start(*(f"{word},{beside}" if word == tmp_path / "plain_cnn.toml" else word for word in line))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "ferbench: plain_cnn: 5 trials failed one after the other, the last: ValueError: no such layer" in err
+    assert "vgg16: best val accuracy" in out and "Traceback" not in err
+    written = {str(p.relative_to(tmp_path / "results" / "studies")) for p in tmp_path.rglob("README.md")}
+    assert written == {"plain_cnn/README.md", "vgg16/README.md"}
 
 
 def test_study_whose_values_make_no_recipe_gives_up(planned, fake, rows, ears, monkeypatch):
@@ -222,7 +241,7 @@ def test_study_whose_values_make_no_recipe_gives_up(planned, fake, rows, ears, m
         raise InputError("they do not go together")
 
     monkeypatch.setattr(plan.space, "recipe", refuse)
-    with pytest.raises(InputError, match="5 trials failed one after the other, the last: they do not go together"):
+    with pytest.raises(RunFailedError, match="5 trials failed one after the other, the last: they do not go together"):
         tune(plan, ears())
     assert [(r.state, r.reason) for r in rows(plan)] == [("failed", "they do not go together")] * 5
 
@@ -341,11 +360,12 @@ def test_report_holds_studies_beside_each_other(planned, fake, ears):
     assert check(plan.store) == []
 
 
-def test_audit_leaves_what_fails_for_another_time(planned, fake, ears):
+@pytest.mark.parametrize("fate", ["fail", "kill"])
+def test_audit_leaves_what_fails_for_another_time(planned, fake, ears, fate):
     plan = planned(12)
     tune(plan, ears(), keep_pruned=True)
     pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
-    fake.order(f"{pruned[0]} {EPOCHS} fail\n")
+    fake.order(f"{pruned[0]} {EPOCHS} {fate}\n")
     assert not finish_pruned(plan, ears())
     record = read_study(plan.name, plan.ledger)
     assert record.trial(pruned[0]).unpruned is None
@@ -367,6 +387,30 @@ def test_audit_takes_a_trial_that_diverges_for_ended(planned, fake, ears):
     first, *others = (record.trial(n) for n in pruned)
     assert (first.unpruned_value, len(first.unpruned)) == (None, EPOCHS - 1)
     assert all(t.unpruned_value == pytest.approx(final(t)) for t in others)
+
+
+@pytest.fixture
+def promote(planned, fake, ears, faces, tmp_path, monkeypatch) -> Callable[[], object]:
+    """The exit code of promoting a trial of a small study."""
+    plan = planned(2)
+    tune(plan, ears())
+    words = ["--out", tmp_path / "mine", "--results", plan.store.root, "--data", faces, "--trial", "1", "--force"]
+    monkeypatch.setattr(sys, "argv", ["ferbench", "tune", "promote", plan.name, *map(str, words)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def exit_code():
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    return exit_code
+
+
+def test_failed_run_of_a_promotion_is_exit_code_1(promote, monkeypatch, capsys):
+    # as where another process is at all of them
+    monkeypatch.setattr(promotion, "run_many", lambda *_, **__: [])
+    assert promote() == 1
+    assert re.fullmatch("ferbench: plain_cnn-.*: another process is at it\n", capsys.readouterr().err)
 
 
 # several processes
