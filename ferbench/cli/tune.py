@@ -284,10 +284,11 @@ def promote(
         raise Interrupted(130) from None
     stays = verdict.winner <= verdict.baseline and not force
     recipe = promotion.recipe_of(record, chosen)
-    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
     with reached():
+        # first: once the recipe is another one, the same command is refused
         ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
         write_study(store, name, ledger)
+    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
     write_files(store, name)
     print(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "

@@ -229,7 +229,11 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
         try:
             with quiet():
                 storage = RDBStorage(
-                    url, heartbeat_interval=heartbeat_seconds, grace_period=MISSED_HEARTBEATS * heartbeat_seconds
+                    url,
+                    # a server or a firewall may end a connection that was idle while a trial or a promotion trained
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=heartbeat_seconds,
+                    grace_period=MISSED_HEARTBEATS * heartbeat_seconds,
                 )
             return storage, Heartbeats(storage)
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:

@@ -14,16 +14,18 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from ferbench.cli import main
 from ferbench.errors import InputError, RunFailedError
-from ferbench.records.study import TrialRow, best_of
+from ferbench.records.study import Promotion, TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
 from ferbench.study import promote as promotion
 from ferbench.study.attempts import retry, seconds
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
+from ferbench.study.ledger import Ledger
 from ferbench.study.plan import StudyPlan, plan_studies
 from ferbench.study.read import read_study, write_study
 from ferbench.study.search import sampler_of
@@ -413,6 +415,24 @@ def test_failed_run_of_a_promotion_is_exit_code_1(promote, monkeypatch, capsys):
     assert re.fullmatch("ferbench: plain_cnn-.*: another process is at it\n", capsys.readouterr().err)
 
 
+def test_recipe_is_written_after_the_promotion_is_noted(promote, planned, tmp_path, monkeypatch, capsys):
+    def verdict(record, chosen, plan, *_, **__):
+        ids = [run.id for run in plan.specs]
+        noted = Promotion(trial=1, value=0.5, date="2026-01-01", commit=None, runs=ids[:3], baseline_runs=ids[3:])
+        return promotion.Verdict(noted, 0.5, 0.4)
+
+    def gone(*_):
+        raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(promotion, "try_again", verdict)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "note_promotion", gone)
+        assert promote() == 2 and "--storage: lost" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+    assert promote() == 0 and (tmp_path / "mine" / "plain_cnn.toml").is_file()
+    assert planned(2).ledger.promotion.is_recipe is True
+
+
 # several processes
 
 
@@ -687,8 +707,6 @@ def test_trials_side_by_side_are_on_devices_of_their_own(planned, fake, ears, mo
 
 
 def test_a_database_that_goes_away_is_told_in_a_line(planned, fake, monkeypatch):
-    from sqlalchemy.exc import OperationalError
-
     from ferbench.cli.tune import _go_on
 
     def gone(*_):
