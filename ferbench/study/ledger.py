@@ -140,8 +140,6 @@ class Ledger:
             waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING and not self._is_beyond(i)]
             if not waiting and self._spent(trials) >= self.limit.amount:
                 return None
-            rank = waiting[0] if waiting else len(trials)
-            self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
             with quiet():
                 trial = self.study.ask()
             self._keeper.hold(trial)
@@ -157,6 +155,8 @@ class Ledger:
             params = trials[rank].system_attrs["fixed_params"]
             queue(self.study, params, number, attempt_of(trial), seconds_before(trial))
             return self.ask(space)
+        # not before `ask`, when another machine may see the same rank; Optuna draws when a value is suggested
+        self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
         params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
         trial.set_user_attr(PROPOSED, params)
         return Asked(trial, number, attempt_of(trial), rounded(params, trial.distributions), seconds_before(trial))

@@ -479,6 +479,30 @@ def test_a_living_process_keeps_its_trial(planned, fake):
     assert (taken.slot, taken.attempt, taken.params, taken.seconds_before) == (1, 1, asked[1].params, 1.5)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_machines_that_ask_at_once_propose_different_trials(planned, study_file, tmp_path, monkeypatch, sampler):
+    study_file.write_text(study_file.read_text().replace("[sampler]\n", f'[sampler]\nname = "{sampler}"\n'))
+    database = f"sqlite:///{tmp_path}/shared.db"
+    one, other = planned(9, storage=database), planned(9, storage=database)
+    one.ledger.complete(one.ledger.ask(one.space), [0.5], {"curve": [0.5]})
+    asking = one.ledger.study.ask
+    asked = []
+
+    def ask():
+        # in the moment before, the other machine asks too
+        if not asked:
+            asked.append(other.ledger.ask(other.space))
+        return asking()
+
+    monkeypatch.setattr(one.ledger.study, "ask", ask)
+    asked.append(one.ledger.ask(one.space))
+    assert [a.slot for a in asked] == [1, 2] and asked[0].params != asked[1].params
+    # what was proposed hangs on the trials before and on the number alone
+    alone = planned(9, results=tmp_path / "alone")
+    alone.ledger.complete(alone.ledger.ask(alone.space), [0.5], {"curve": [0.5]})
+    assert [alone.ledger.ask(alone.space).params for _ in asked] == [a.params for a in asked]
+
+
 def test_what_was_begun_under_a_higher_limit_waits_for_it(planned, fake, rows):
     higher = planned(3)
     asked = [higher.ledger.ask(higher.space) for _ in range(3)]
