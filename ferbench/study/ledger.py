@@ -135,10 +135,7 @@ class Ledger:
         if it had not been.
         """
         with self._keeper.asking():
-            self._keeper.bury(self.study, retry)
-            trials = self.trials()
-            waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING and not self._is_beyond(i)]
-            if not waiting and self._spent(trials) >= self.limit.amount:
+            if not self._is_next():
                 return None
             with quiet():
                 trial = self.study.ask()
@@ -160,6 +157,17 @@ class Ledger:
         params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
         trial.set_user_attr(PROPOSED, params)
         return Asked(trial, number, attempt_of(trial), rounded(params, trial.distributions), seconds_before(trial))
+
+    def has_next(self) -> bool:
+        """Whether there is a trial to ask for now."""
+        with self._keeper.asking():
+            return self._is_next()
+
+    def _is_next(self) -> bool:
+        self._keeper.bury(self.study, retry)
+        trials = self.trials()
+        waiting = any(t.state == TrialState.WAITING and not self._is_beyond(i) for i, t in enumerate(trials))
+        return waiting or self._spent(trials) < self.limit.amount
 
     def _spent(self, trials: list[FrozenTrial]) -> float:
         unit = self.limit.unit

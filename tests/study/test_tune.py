@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from ferbench.cli import main
 from ferbench.errors import InputError, RunFailedError
+from ferbench.progress import StudyProgress
 from ferbench.records.study import Promotion, TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
@@ -31,6 +32,7 @@ from ferbench.study.read import read_study, write_study
 from ferbench.study.search import sampler_of
 from ferbench.study.storage import JOURNAL, open_journal
 from ferbench.study.tune import tune
+from ferbench.workers import Workers
 
 EPOCHS = 17
 
@@ -262,6 +264,36 @@ def test_trial_that_another_machine_took_for_dead_is_left_to_it(planned, fake, r
     tune(plan, Meanwhile())
     assert [(r.number, r.state, r.attempts) for r in rows(plan)] == [(0, "complete", 1), (1, "complete", 2)]
     assert len(plan.ledger.study.get_trials()) == 3
+
+
+def test_lost_attempt_leaves_the_checkpoint_to_the_one_that_took_its_place(planned, fake, ears):
+    plan = planned(2)
+
+    class Meanwhile(ears):
+        def on_trial_epoch(self, number, row):
+            if (number, row["epoch"], len(self.trials)) == (1, 4, 2):
+                (running,) = plan.ledger.study.get_trials(states=(TrialState.RUNNING,))
+                retry(plan.ledger.study, running)
+                plan.ledger.study.tell(running.number, state=TrialState.FAIL)
+
+    tune(plan, Meanwhile())
+    # the second attempt went on from it
+    assert set(fake.trained().values()) == {1}
+
+
+def test_no_trial_is_held_while_what_it_computes_in_is_timed(planned, fake, ears, monkeypatch):
+    plan = planned(3, workers=2)
+    held = []
+    probe = Workers.probe
+    monkeypatch.setattr(Workers, "probe", lambda *a: (held.append(plan.ledger.study.get_trials()), probe(*a)))
+    tune(plan, ears())
+    assert held and {t.state for trials in held for t in trials} == {TrialState.WAITING}
+
+
+def test_epochs_of_a_trial_whose_bar_has_gone_are_not_shown(planned):
+    plan = planned(2)
+    with StudyProgress(plan.name, plan.ledger.spec, plan.ledger.limit) as bars:
+        bars.on_trial_epoch(7, {"epoch": 1, "val_accuracy": 0.5, "val_macro_f1": 0.5})
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
