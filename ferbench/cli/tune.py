@@ -197,10 +197,12 @@ def export(wanted: Wanted = "*", storage: Storage = None, results: Results = Pat
     from ferbench.report import write_study as write_files
     from ferbench.study.find import ledgers
     from ferbench.study.read import write_study
+    from ferbench.study.storage import reached
 
     store = Store(results)
     for name, ledger in ledgers(store, wanted, storage).items():
-        write_study(store, name, ledger)
+        with reached():
+            write_study(store, name, ledger)
         for path in write_files(store, name):
             print(path)
 
@@ -272,7 +274,8 @@ def promote(
 
     store, fresh = Store(results), seed_list(seeds)
     name, ledger = _one(ledgers(store, study, storage), study)
-    record = read_study(name, ledger)
+    with reached():
+        record = read_study(name, ledger)
     chosen, folder = promotion.trial_to_promote(record, trial), promotion.recipe_folder(record, out)
     plan = promotion.plan_runs(record, chosen, fresh, source=data, labels=labels, store=store, device=device)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ferbench.errors import InputError
 from ferbench.inputs import load_recipe
@@ -15,10 +15,7 @@ from ferbench.records.study import Dimension, Limit, StudySpec, changed_fields
 from ferbench.spec import Budget, DataKey, file_stem
 from ferbench.study.ledger import Ledger, open_ledger, open_or_create
 from ferbench.study.space import Space, load_study
-from ferbench.study.storage import JOURNAL, Keeper, open_journal
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+from ferbench.study.storage import JOURNAL, Opened, open_journal
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,7 @@ def wanted_study(
     return Wanted(_slug(model, name), spec, file.limit, space, notes)
 
 
-def open_wanted(
-    study: Wanted, limit: Limit | None, store: Store, database: tuple[BaseStorage, Keeper] | None, fork: bool
-) -> Ledger:
+def open_wanted(study: Wanted, limit: Limit | None, store: Store, database: Opened | None, fork: bool) -> Ledger:
     """The study of that spec, or a new one.
 
     Args:
@@ -89,7 +84,7 @@ def open_wanted(
             return ledger
 
 
-def name_of(study: Wanted, store: Store, database: tuple[BaseStorage, Keeper] | None, fork: bool) -> str:
+def name_of(study: Wanted, store: Store, database: Opened | None, fork: bool) -> str:
     """The name of the study of that spec, or a free one.
 
     Raises:

@@ -382,6 +382,37 @@ def test_stored_studies_and_open_ones_are_found(planned, fake, ears):
         ledgers(plan.store, "plain_cnn-two", None)
 
 
+def test_study_that_cannot_be_read_is_in_no_other_s_way(planned, fake, ears):
+    plan = planned(1, name="one")
+    tune(plan, ears())
+    write_study(plan.store, plan.name, plan.ledger)
+    folder = plan.folder.parent
+    for name, file in (("torn", JOURNAL), ("old", "study.json")):
+        (folder / name).mkdir()
+        (folder / name / file).write_bytes(b"\xff\xfe\n")
+    assert [r.name for r in studies(plan.store, "plain*", None)] == [plan.name]
+    assert set(ledgers(plan.store, "plain*", None)) == {plan.name}
+    for name, file in (("torn", JOURNAL), ("old", "study.json")):
+        with pytest.raises(InputError, match=f"{name}/{file}"):
+            studies(plan.store, f"plain*,{name}", None)
+    # one that is half made is none
+    (folder / "torn" / JOURNAL).write_bytes(b"")
+    for find in (studies, ledgers):
+        with pytest.raises(InputError, match="no study 'torn'"):
+            find(plan.store, "torn", None)
+
+
+def test_database_that_goes_away_while_studies_are_looked_for(planned, tmp_path, monkeypatch):
+    def gone(*_):
+        raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+
+    plan = planned(1, storage=f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.setattr("ferbench.study.find.open_ledger", gone)
+    for find in (studies, ledgers):
+        with pytest.raises(InputError, match="--storage: lost: server closed"):
+            find(plan.store, "*", f"sqlite:///{tmp_path}/a.db")
+
+
 def test_report_holds_studies_beside_each_other(planned, fake, ears):
     for name in ("one", "two"):
         plan = planned(3, name=name)
