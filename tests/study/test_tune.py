@@ -566,6 +566,27 @@ def test_machines_that_ask_at_once_propose_different_trials(planned, study_file,
     assert [alone.ledger.ask(alone.space).params for _ in asked] == [a.params for a in asked]
 
 
+def test_a_trial_too_many_stays_away(planned, tmp_path, rows, monkeypatch):
+    """Two machines ask at once for the last one, and later look for trials of dead machines."""
+    database = f"sqlite:///{tmp_path}/shared.db"
+    one, other = (planned(2, storage=database, heartbeat_seconds=1) for _ in range(2))
+    one.ledger.complete(one.ledger.ask(one.space), [0.5], {"curve": [0.5]})
+    monkeypatch.setattr(other.ledger, "_is_next", lambda: True)
+    last = one.ledger.ask(one.space)
+    assert other.ledger.ask(other.space) is None
+    monkeypatch.undo()
+    one.ledger.complete(last, [0.5], {"curve": [0.5]})
+    assert other.ledger.is_over()
+    clock = time.monotonic
+    for seconds_later in (0, 100, 200):
+        monkeypatch.setattr(time, "monotonic", lambda later=seconds_later: clock() + later)
+        assert other.ledger.ask(other.space) is None
+    assert [r.state for r in rows(other)] == ["complete", "complete"]
+    # under a higher limit another takes its place
+    higher = planned(3, storage=database)
+    assert (asked := higher.ledger.ask(higher.space)).attempt == 1 and asked.slot == 3
+
+
 def test_what_was_begun_under_a_higher_limit_waits_for_it(planned, fake, rows):
     higher = planned(3)
     asked = [higher.ledger.ask(higher.space) for _ in range(3)]
