@@ -154,7 +154,8 @@ def _shown(plan: Any) -> Iterator[Any]:
 def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
     from ferbench.records.study import Limit
 
-    given = [(unit, text) for unit, text in (("trials", trials), ("epochs", epochs), ("seconds", seconds)) if text]
+    asked = {"trials": trials, "epochs": epochs, "seconds": seconds}
+    given = [(unit, text) for unit, text in asked.items() if text is not None]
     if len(given) > 1:
         raise InputError(f"--{given[0][0]} and --{given[1][0]}: one limit is expected")
     if not given:
