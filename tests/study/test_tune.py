@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from ferbench.cli import main
 from ferbench.errors import InputError, RunFailedError
 from ferbench.progress import StudyProgress
+from ferbench.records.store import CHECKPOINT
 from ferbench.records.study import Promotion, TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
@@ -94,6 +95,7 @@ def test_finished_pruned_trials_tell_what_was_missed(planned, fake, rows, ears):
         assert found.state == "pruned" and found.curve == row.curve
         assert found.unpruned[: len(row.curve)] == row.curve
         assert found.unpruned[-1] == pytest.approx(final(row)) == found.unpruned_value
+    assert not list(plan.folder.rglob(CHECKPOINT))
     # from the kept checkpoints: no epoch is trained twice
     assert set(fake.trained().values()) == {1} and len(fake.trained()) > len(before)
     finish_pruned(plan, again := ears())
@@ -438,6 +440,24 @@ def test_audit_leaves_what_fails_for_another_time(planned, fake, ears, fate):
     # the order is obeyed once
     assert finish_pruned(plan, again := ears())
     assert [number for number, _ in again.trials] == pruned[:1]
+    assert pruning(read_study(plan.name, plan.ledger)).finished == len(pruned)
+
+
+def test_audits_at_once_train_a_trial_once(planned, fake, ears, faces):
+    plan = planned(12)
+    tune(plan, ears(), keep_pruned=True)
+    pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
+    fake.order("".join(f"{n} {EPOCHS} rest\n" for n in pruned[:1]))
+    before = len(fake.told())
+    line = ("tune", "audit", plan.name, "--data", faces, "--device", "cpu", "--results", plan.store.root)
+    audits = [fake.start(*line)]
+    fake.wait_until(lambda: len(fake.told()) > before)
+    audits.append(fake.start(*line))
+    for audit in audits:
+        _, err = audit.communicate(timeout=120)
+        assert audit.returncode == 0, err
+    assert Counter(words[1] for words in fake.told()[before:] if words[0] == "begin") == {str(n): 1 for n in pruned}
+    assert set(fake.trained().values()) == {1}
     assert pruning(read_study(plan.name, plan.ledger)).finished == len(pruned)
 
 
