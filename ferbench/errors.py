@@ -10,6 +10,13 @@ class InputError(ValueError):
     """
 
 
+class RunFailedError(RuntimeError):
+    """What was asked for was right, and a training of it failed: the message is one line that says which and why.
+
+    The command line prints the message and exits with 1.
+    """
+
+
 def check_utf8(name: str, where: str) -> None:
     """Refuse a file's name that is no text: records and messages are UTF-8.
 

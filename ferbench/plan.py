@@ -119,7 +119,8 @@ def make_plan(
     strategies = [None] if imbalance is None else [s.name for s in select_strategies(imbalance)]
     check_seeds(seeds)
     check_device_name(device)
-    resolved, dataset, key = choose_data(source, labels, protocol or _own_protocol(recipes, papers))
+    wanted = _own_protocol(recipes, papers) if protocol is None else protocol
+    resolved, dataset, key = choose_data(source, labels, wanted)
     track = choose_budget(budget, dataset)
     check_overrides(overrides or {}, track)
     kinds = _tta_kinds(tta)
@@ -221,15 +222,22 @@ def choose_data(source: str | Path | None, labels: str | None, protocol: str | N
     """
     resolved = data.resolve(source)
     given = data.load(resolved, labels)
-    wanted = protocol or ("folder" if given.name == RENAMED_FOLDERS else "official")
-    dataset = divide(given, wanted)
-    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": wanted})
+    if protocol is None:
+        protocol = "folder" if given.name == RENAMED_FOLDERS else "official"
+    dataset = divide(given, protocol)
+    key = DataKey.model_validate({"name": given.name, "fingerprint": dataset.fingerprint, "protocol": protocol})
     return resolved, dataset, key
 
 
 def choose_budget(name: str | None, dataset: Dataset) -> Budget:
-    """The named budget; None is "full", or "demo" for the synthetic faces."""
-    return load_budget(name or ("demo" if dataset.name == "synthetic" else "full"))
+    """The named budget; None is "full", or "demo" for the synthetic faces.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name is None:
+        name = "demo" if dataset.name == "synthetic" else "full"
+    return load_budget(name)
 
 
 def _own_protocol(recipes: Sequence[str], papers: dict[str, Paper]) -> str | None:

@@ -187,8 +187,10 @@ class StudyProgress:
 
     def on_trial_epoch(self, number: int, row: dict[str, Any]) -> None:
         """Move its bar."""
-        facts = f"epoch {row['epoch']}  val {row['val_accuracy']:.2%}  macro-F1 {row['val_macro_f1']:.3f}"
-        self._bars.update(self._at_work[number], completed=row["epoch"], facts=facts)
+        # two attempts of one may be at work until the one that was taken for dead ends, and the bar with it
+        if number in self._at_work:
+            facts = f"epoch {row['epoch']}  val {row['val_accuracy']:.2%}  macro-F1 {row['val_macro_f1']:.3f}"
+            self._bars.update(self._at_work[number], completed=row["epoch"], facts=facts)
 
     def on_trial_end(self, trial: TrialRow, best: TrialRow | None) -> None:
         """Leave a line for it."""

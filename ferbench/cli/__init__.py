@@ -16,7 +16,7 @@ from ferbench.cli.bench import bench
 from ferbench.cli.lists import list_
 from ferbench.cli.options import say
 from ferbench.cli.run import run
-from ferbench.errors import InputError, Interrupted
+from ferbench.errors import InputError, Interrupted, RunFailedError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +47,9 @@ def main() -> NoReturn:
     except InputError as error:
         say(f"ferbench: {error}")
         sys.exit(2)
+    except RunFailedError as error:
+        say(f"ferbench: {error}")
+        sys.exit(1)
     except _UsageError as error:
         _tell(error)
         sys.exit(2)

@@ -23,7 +23,7 @@ from ferbench.cli.options import (
     seed_list,
     tell_synthetic,
 )
-from ferbench.errors import InputError, Interrupted
+from ferbench.errors import InputError, Interrupted, RunFailedError
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -44,7 +44,8 @@ def tune(
         str, typer.Option(help="Names, globs, timm:NAME, study files MODEL.toml, 'all'; commas between.")
     ] = "all",
     trials: Annotated[
-        str | None, typer.Option(metavar="N", help="Trials of each model. Default: the study file's limit.")
+        str | None,
+        typer.Option(metavar="N", help="Trials of each model. Default: as before, of a new study its file's limit."),
     ] = None,
     epochs: Annotated[
         str | None, typer.Option(metavar="N", help="In place of --trials: epochs of each model over all trials.")
@@ -115,17 +116,22 @@ def tune(
 
 
 def _go_on(plan: Any, keep_pruned: bool) -> bool:
-    """Whether the study has a best trial now."""
+    """Whether the study came to its end and has a best trial now."""
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
     from ferbench.study.tune import tune
 
+    has_ended = True
     with _shown(plan) as bars:
-        tune(plan, bars, keep_pruned=keep_pruned)
+        try:
+            tune(plan, bars, keep_pruned=keep_pruned)
+        except RunFailedError as error:
+            has_ended = False
+            say(f"ferbench: {error}")
     write_files(plan.store, plan.name)
     record = plan.store.study(plan.name)
     print(headline(record))
-    return record.best is not None
+    return has_ended and record.best is not None
 
 
 @contextmanager
@@ -148,7 +154,8 @@ def _shown(plan: Any) -> Iterator[Any]:
 def _limit(trials: str | None, epochs: str | None, seconds: str | None) -> Any:
     from ferbench.records.study import Limit
 
-    given = [(unit, text) for unit, text in (("trials", trials), ("epochs", epochs), ("seconds", seconds)) if text]
+    asked = {"trials": trials, "epochs": epochs, "seconds": seconds}
+    given = [(unit, text) for unit, text in asked.items() if text is not None]
     if len(given) > 1:
         raise InputError(f"--{given[0][0]} and --{given[1][0]}: one limit is expected")
     if not given:
@@ -191,10 +198,12 @@ def export(wanted: Wanted = "*", storage: Storage = None, results: Results = Pat
     from ferbench.report import write_study as write_files
     from ferbench.study.find import ledgers
     from ferbench.study.read import write_study
+    from ferbench.study.storage import reached
 
     store = Store(results)
     for name, ledger in ledgers(store, wanted, storage).items():
-        write_study(store, name, ledger)
+        with reached():
+            write_study(store, name, ledger)
         for path in write_files(store, name):
             print(path)
 
@@ -266,7 +275,8 @@ def promote(
 
     store, fresh = Store(results), seed_list(seeds)
     name, ledger = _one(ledgers(store, study, storage), study)
-    record = read_study(name, ledger)
+    with reached():
+        record = read_study(name, ledger)
     chosen, folder = promotion.trial_to_promote(record, trial), promotion.recipe_folder(record, out)
     plan = promotion.plan_runs(record, chosen, fresh, source=data, labels=labels, store=store, device=device)
     try:
@@ -278,10 +288,11 @@ def promote(
         raise Interrupted(130) from None
     stays = verdict.winner <= verdict.baseline and not force
     recipe = promotion.recipe_of(record, chosen)
-    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
     with reached():
+        # first: once the recipe is another one, the same command is refused
         ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
         write_study(store, name, ledger)
+    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
     write_files(store, name)
     print(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "

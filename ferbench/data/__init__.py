@@ -40,7 +40,7 @@ def _load(path: str | Path | None, labels: str | None) -> Dataset:
     if source.partition(":")[0] == SYNTHETIC:
         from ferbench.data.synthetic import VERSION, generate
 
-        if labels:
+        if labels is not None:
             raise InputError(f"--labels {labels}: the synthetic faces have no FER+ votes")
         seed = _synthetic_seed(source)
         return cached_by_key(f"synthetic-{VERSION}-{seed}", lambda: generate(seed))

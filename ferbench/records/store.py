@@ -149,7 +149,11 @@ class Store:
         Raises:
             InputError: one cannot be read.
         """
-        return [_read(StudyRecord, p) for p in sorted(self.root.glob("studies/*/study.json"))]
+        return [self.study(name) for name in self.study_names()]
+
+    def study_names(self) -> list[str]:
+        """Of every stored study, in order."""
+        return sorted(path.parent.name for path in self.root.glob("studies/*/study.json"))
 
     def study(self, name: str) -> StudyRecord:
         """A stored study.

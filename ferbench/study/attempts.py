@@ -20,6 +20,8 @@ MOST_ATTEMPTS = 3
 """A trial whose process was killed so often is not tried again: it may be what kills it."""
 PROPOSED = "proposed"
 """Attribute of a trial whose values are all proposed: they, as Optuna has them."""
+BEYOND = "beyond"
+"""Attribute of an attempt that was set aside, as its trial was over the limit."""
 _SLOT, _ATTEMPT, _BEFORE = "slot", "attempt", "seconds_before"
 """Attributes of a trial: the number of its first attempt, which attempt it is, and the seconds of those before."""
 
@@ -65,13 +67,15 @@ def seconds(trial: FrozenTrial) -> float:
     started = trial.datetime_start
     if trial.state != TrialState.RUNNING or started is None:
         return seconds_before(trial)
-    now = datetime.now(UTC)
-    sitting = (now - (started if started.tzinfo else started.replace(tzinfo=UTC))).total_seconds()
+    # Optuna's times are local and do not say so
+    sitting = (datetime.now(UTC) - started.astimezone(UTC)).total_seconds()
     return seconds_before(trial) + max(sitting, 0.0)
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:
-    """Queue another attempt of a trial whose process died, unless there is one or there were too many."""
+    """Queue another attempt of a trial whose process died, unless it has one, had too many, or is over the limit."""
+    if trial.user_attrs.get(BEYOND):
+        return
     number, attempt = slot(trial), attempt_of(trial) + 1
     later = any(slot(t) == number and t.number > trial.number for t in study.get_trials(deepcopy=False))
     if not later and attempt <= MOST_ATTEMPTS:

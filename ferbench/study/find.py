@@ -9,7 +9,7 @@ from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord
 from ferbench.study.ledger import Ledger, open_ledger
 from ferbench.study.read import read_study
-from ferbench.study.storage import JOURNAL, open_database, open_journal, study_names_in
+from ferbench.study.storage import JOURNAL, Opened, open_database, open_journal, reached, study_names_in
 
 
 def ledgers(store: Store, wanted: str, storage: str | None) -> dict[str, Ledger]:
@@ -20,45 +20,65 @@ def ledgers(store: Store, wanted: str, storage: str | None) -> dict[str, Ledger]
         storage: as `plan.plan_studies`.
 
     Raises:
-        InputError: none matches, or the storage cannot be reached.
+        InputError: none matches, or the storage of one that does cannot be read.
     """
-    found = _open(store, storage)
-    where = "in the database" if storage else f"with its storage in {store.root / 'studies'}"
-    for name in () if storage else map(str.strip, wanted.split(",")):
-        if name not in found and store.has_study(name):
-            raise InputError(f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, is missing")
-    return {name: found[name] for name in _matching(list(found), wanted, where)}
+    with reached():
+        database = None if storage is None else open_database(storage)
+        there = _names(store, database)
+        for name in () if database else map(str.strip, wanted.split(",")):
+            if name not in there and store.has_study(name):
+                raise InputError(
+                    f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, is missing"
+                )
+        found = _open(store, database, _matching(there, wanted))
+    if not found:
+        raise _none(wanted, "in the database" if database else f"with its storage in {store.root / 'studies'}", there)
+    return found
 
 
 def studies(store: Store, wanted: str, storage: str | None) -> list[StudyRecord]:
     """What is known of the studies whose names match: from their storage, else from their stored records.
 
     Raises:
-        InputError: none matches, or a storage or record cannot be read.
+        InputError: none matches, or the storage or record of one that does cannot be read.
     """
-    opened = _open(store, storage)
-    stored = {} if storage else {record.name: record for record in store.studies()}
-    names = _matching(sorted(opened.keys() | stored.keys()), wanted, f"in {(storage and 'the database') or store.root}")
-    return [read_study(name, opened[name]) if name in opened else stored[name] for name in names]
+    with reached():
+        database = None if storage is None else open_database(storage)
+        there, stored = _names(store, database), [] if database else store.study_names()
+        names = _matching(sorted({*there, *stored}), wanted)
+        opened = _open(store, database, [name for name in names if name in there])
+        found = [
+            read_study(name, opened[name]) if name in opened else store.study(name)
+            for name in names
+            if name in opened or name in stored
+        ]
+    if not found:
+        raise _none(wanted, f"in {'the database' if database else store.root}", sorted({*there, *stored}))
+    return found
 
 
-def _open(store: Store, storage: str | None) -> dict[str, Ledger]:
-    """Every study that is there whole, in the order of the names."""
-    folder = store.root / "studies"
-    database = None if storage is None else open_database(storage)
-    names = study_names_in(database[0]) if database else (p.parent.name for p in folder.glob(f"*/{JOURNAL}"))
+def _names(store: Store, database: Opened | None) -> list[str]:
+    """Of the studies that have a storage, if only a half made one."""
+    if database:
+        return sorted(study_names_in(database[0]))
+    return sorted(path.parent.name for path in (store.root / "studies").glob(f"*/{JOURNAL}"))
+
+
+def _open(store: Store, database: Opened | None, names: list[str]) -> dict[str, Ledger]:
+    """Those of the studies that are there whole; what cannot be read of the others is in nobody's way."""
     found = {}
-    for name in sorted(names):
-        opened, keeper = database or open_journal(folder / name)
+    for name in names:
+        opened, keeper = database or open_journal(store.root / "studies" / name)
         if (ledger := open_ledger(opened, name, keeper)) is not None:
             found[name] = ledger
     return found
 
 
-def _matching(names: list[str], wanted: str, where: str) -> list[str]:
+def _matching(names: list[str], wanted: str) -> list[str]:
     patterns = [word.strip() for word in wanted.split(",")]
-    found = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
-    if not found:
-        there = ", ".join(names) or "none; ferbench tune makes one"
-        raise InputError(f"no study {wanted!r} {where} (there are: {there})")
-    return found
+    return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def _none(wanted: str, where: str, names: list[str]) -> InputError:
+    there = ", ".join(names) or "none; ferbench tune makes one"
+    return InputError(f"no study {wanted!r} {where} (there are: {there})")

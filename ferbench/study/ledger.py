@@ -15,6 +15,7 @@ from ferbench.records.record import utc_now
 from ferbench.records.stored import StoredT, from_json
 from ferbench.records.study import Choices, Dimension, Limit, Promotion, StudySpec, Value, direction
 from ferbench.study.attempts import (
+    BEYOND,
     MOST_ATTEMPTS,
     PROPOSED,
     attempt_of,
@@ -41,8 +42,6 @@ _SPEC, _LIMIT, _READY, _UNPRUNED, _PLACES, _PROMOTION = (
 """Attributes of a study."""
 _LONGEST_MAKING = 10.0
 """Seconds that making a study may take."""
-_BEYOND = "beyond"
-"""Attribute of a trial that was one too many."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,11 @@ class Ledger:
     def __init__(self, study: Study, spec: StudySpec, keeper: Keeper) -> None:
         self.study, self.spec, self._keeper = study, spec, keeper
         study.pruner = pruner_of(spec)
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.study.study_name
 
     @property
     def poll_seconds(self) -> float:
@@ -120,7 +124,7 @@ class Ledger:
     def trials(self) -> list[FrozenTrial]:
         """The last attempt of each trial, by the trial's number."""
         trials = self.study.get_trials(deepcopy=False)
-        last = {slot(t): t for t in trials if not t.user_attrs.get(_BEYOND)}
+        last = {slot(t): t for t in trials if not t.user_attrs.get(BEYOND)}
         return [last[number] for number in sorted(last)]
 
     def ask(self, space: Space) -> Asked | None:
@@ -130,13 +134,8 @@ class Ledger:
         if it had not been.
         """
         with self._keeper.asking():
-            self._keeper.bury(self.study, retry)
-            trials = self.trials()
-            waiting = [i for i, t in enumerate(trials) if t.state == TrialState.WAITING and not self._is_beyond(i)]
-            if not waiting and self._spent(trials) >= self.limit.amount:
+            if not self._is_next():
                 return None
-            rank = waiting[0] if waiting else len(trials)
-            self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
             with quiet():
                 trial = self.study.ask()
             self._keeper.hold(trial)
@@ -144,17 +143,30 @@ class Ledger:
         trials = self.trials()
         rank = [slot(t) for t in trials].index(number)
         if self._is_beyond(rank):
-            trial.set_user_attr(_BEYOND, True)
+            is_new = trial.number == number
+            if not is_new:
+                # begun under a higher limit, it waits for another such; first, as whoever dies here must not lose it
+                params = trials[rank].system_attrs["fixed_params"]
+                queue(self.study, params, number, attempt_of(trial), seconds_before(trial))
+            trial.set_user_attr(BEYOND, True)
             self._tell(trial, state=TrialState.FAIL)
-            if trial.number == number:
-                return None
-            # begun under a higher limit, it waits for another such
-            params = trials[rank].system_attrs["fixed_params"]
-            queue(self.study, params, number, attempt_of(trial), seconds_before(trial))
-            return self.ask(space)
+            return None if is_new else self.ask(space)
+        # not before `ask`, when another machine may see the same rank; Optuna draws when a value is suggested
+        self.study.sampler = sampler_of(self.spec, stream_seed(self.spec.seed, f"trial {rank}") % 2**32)
         params = space.walk(lambda name, dimension: _suggest(trial, name, dimension, name in space.integers))
         trial.set_user_attr(PROPOSED, params)
         return Asked(trial, number, attempt_of(trial), rounded(params, trial.distributions), seconds_before(trial))
+
+    def has_next(self) -> bool:
+        """Whether there is a trial to ask for now."""
+        with self._keeper.asking():
+            return self._is_next()
+
+    def _is_next(self) -> bool:
+        self._keeper.bury(self.study, retry)
+        trials = self.trials()
+        waiting = any(t.state == TrialState.WAITING and not self._is_beyond(i) for i, t in enumerate(trials))
+        return waiting or self._spent(trials) < self.limit.amount
 
     def _spent(self, trials: list[FrozenTrial]) -> float:
         unit = self.limit.unit

@@ -6,25 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ferbench import models
 from ferbench.environment import check_device_name, shared_threads
 from ferbench.errors import InputError
-from ferbench.inputs import load_recipe
-from ferbench.plan import check_init, check_model, check_overrides, choose_budget, choose_data, wanted_words
+from ferbench.plan import check_overrides, choose_budget, choose_data, wanted_words
 from ferbench.records.store import Store
-from ferbench.records.study import Choices, Dimension, Limit, StudySpec, Value, changed_fields
-from ferbench.spec import Budget, DataKey, RunSpec, file_stem
-from ferbench.study.ledger import Ledger, open_or_create
-from ferbench.study.space import Space, check_objectives, load_study
-from ferbench.study.storage import HEARTBEAT_SECONDS, JOURNAL, Keeper, open_database, open_journal, study_names_in
+from ferbench.records.study import Choices, Limit, Value
+from ferbench.spec import DataKey, RunSpec
+from ferbench.study.ledger import Ledger
+from ferbench.study.space import Space, check_objectives
+from ferbench.study.storage import HEARTBEAT_SECONDS, open_database, reached
+from ferbench.study.wanted import name_of, open_wanted, wanted_study
 from ferbench.worker import Job
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
-    from ferbench.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ def plan_studies(
         models_wanted: names, globs, study files or "all", separated by commas.
         source: the data; see `data.load`.
         budget: of each trial, a name of baselines/budgets.toml; None is "full", or "demo" for the synthetic faces.
-        limit: of each study; None is that of its file.
+        limit: of each study; None is what it has, that of its file if it is new.
         objectives: in place of the file's.
         overrides: recipe fields that every trial has.
         name: told apart by it from other studies of the model.
@@ -142,31 +137,19 @@ def plan_studies(
     resolved, dataset, key = choose_data(source, labels, protocol)
     track, store, chosen = choose_budget(budget, dataset), Store(results), _devices(devices, workers)
     check_overrides(dict(overrides or {}), track)
+    wanted = [wanted_study(word, name, objectives, overrides or {}, track, key) for word in sources]
     database = None if storage is None else open_database(storage, heartbeat_seconds)
-    plans = []
-    for word in sources:
-        model, file = load_study(word)
-        searched, notes = _searched(file.space, track)
-        _check_fixed(overrides or {}, searched)
-        space = Space(load_recipe(model, overrides=dict(overrides or {})), searched, f"study {word}")
-        check_model(space.baseline.model)
-        check_init(space.baseline.model)
-        spec = StudySpec(
-            model=model,
-            objectives=objectives or file.objectives,
-            space=searched,
-            sampler=file.sampler,
-            pruner=file.pruner,
-            seed=file.seed,
-            baseline=space.baseline,
-            budget=track,
-            data=key,
+    with reached():
+        for study in wanted:
+            # none is made or changed where another is refused
+            name_of(study, store, database, fork)
+        opened = [open_wanted(study, limit, store, database, fork) for study in wanted]
+    return [
+        StudyPlan(
+            ledger.name, ledger, study.space, store, resolved, labels, chosen, workers, study.notes + dataset.notes
         )
-        found, ledger = _open(_slug(model, name), spec, limit or file.limit, space, store, database, fork)
-        plans.append(
-            StudyPlan(found, ledger, space, store, resolved, labels, chosen, workers, (*notes, *_notes(dataset, spec)))
-        )
-    return plans
+        for study, ledger in zip(wanted, opened, strict=True)
+    ]
 
 
 def plan_again(
@@ -204,23 +187,8 @@ def check_data(name: str, own: DataKey, given: DataKey, source: str) -> None:
         )
 
 
-def _check_fixed(overrides: Mapping[str, Any], space: Mapping[str, Dimension]) -> None:
-    for name in overrides:
-        if any(field == name or field.endswith(f".{name}") for field in space):
-            raise InputError(f"--set {name}: the study searches it")
-
-
 def _sources(word: str) -> list[str]:
     return [word] if word.endswith(".toml") else [row.name for row in models.select(word)]
-
-
-def _slug(model: str, name: str | None) -> str:
-    stem = file_stem(model)
-    if name is None:
-        return stem
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"--name {name!r}: letters, digits, - and _ are expected")
-    return f"{stem}-{name}"
 
 
 def _devices(text: str, workers: int) -> tuple[str, ...]:
@@ -232,55 +200,3 @@ def _devices(text: str, workers: int) -> tuple[str, ...]:
 
         chosen = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or chosen
     return chosen
-
-
-def _searched(space: dict[str, Dimension], budget: Budget) -> tuple[dict[str, Dimension], tuple[str, ...]]:
-    """The space without what the budget decides for every model, and a note of it."""
-    out = {name: value for name, value in budget.decided.items() if name in space}
-    kept = {}
-    for name, dimension in space.items():
-        met = {parent: values for parent, values in dimension.when.items() if parent in out}
-        if name in out or any(out[parent] not in values for parent, values in met.items()):
-            continue
-        left = {parent: values for parent, values in dimension.when.items() if parent not in out}
-        kept[name] = dimension.model_copy(update={"when": left})
-    notes = tuple(f"budget {budget.name} sets {n.partition('.')[2]} = {v}: it is not searched" for n, v in out.items())
-    if not kept:
-        raise InputError(f"budget {budget.name} leaves nothing to search ({'; '.join(notes)})")
-    return kept, notes
-
-
-def _notes(dataset: Dataset, spec: StudySpec) -> tuple[str, ...]:
-    several = len(spec.objectives) > 1 and spec.pruner.name != "none"
-    return (*dataset.notes, *(["several objectives: no trial is pruned"] if several else []))
-
-
-def _open(
-    base: str,
-    spec: StudySpec,
-    limit: Limit,
-    space: Space,
-    store: Store,
-    database: tuple[BaseStorage, Keeper] | None,
-    fork: bool,
-) -> tuple[str, Ledger]:
-    """The study's name and the study: the one of that spec, or a new one."""
-    other: tuple[str, StudySpec] | None = None
-    for n in range(1, 1000):
-        name = base if n == 1 else f"{base}-{n}"
-        folder = store.root / "studies" / name
-        there = (folder / JOURNAL).is_file() if database is None else name in study_names_in(database[0])
-        if not there and other is not None and not fork:
-            break
-        storage, keeper = database or open_journal(folder)
-        ledger = open_or_create(storage, name, spec, limit, space.start, keeper)
-        if ledger.spec == spec:
-            ledger.set_limit(limit)
-            return name, ledger
-        other = name, ledger.spec
-    assert other is not None
-    field, old, new = changed_fields(other[1], spec)[0]
-    raise InputError(
-        f"study {other[0]} was begun with {field} = {old!r}, not {new!r}: --fork starts a new study, "
-        "--name NAME one beside it"
-    )

@@ -10,7 +10,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from ferbench.environment import source_commit
-from ferbench.errors import InputError
+from ferbench.errors import InputError, RunFailedError
 from ferbench.inputs import load_recipe, recipe_path
 from ferbench.jobs import run_many
 from ferbench.listener import Listener
@@ -85,12 +85,14 @@ def try_again(record: StudyRecord, trial: TrialRow, plan: Plan, listener: Listen
     """What the runs of `plan_runs` say, trained now as far as they are missing.
 
     Raises:
-        InputError: one failed.
+        RunFailedError: one failed, or another process is at it.
+        InputError: as `jobs.run_many`.
     """
     records = {r.id: r for r in run_many(plan, listener, at_once=at_once)}
     for run in plan.specs:
         if run.id not in records or records[run.id].status != "ok":
-            raise InputError(f"{run.id}: {records[run.id].reason if run.id in records else 'another process is at it'}")
+            reason = records[run.id].reason if run.id in records else "another process is at it"
+            raise RunFailedError(f"{run.id}: {reason}")
     ids, half = [run.id for run in plan.specs], len(plan.specs) // 2
     metric = record.spec.objectives[0]
     means = [fmean(records[i].scores["val"].values[metric] for i in group) for group in (ids[:half], ids[half:])]

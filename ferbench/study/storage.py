@@ -61,6 +61,10 @@ class Keeper(Protocol):
         """Mark trials as failed whose process is gone, each with another attempt; in an `asking` block."""
 
 
+Opened = tuple["BaseStorage", Keeper]
+"""A storage, and how it is known there which trials are at work."""
+
+
 class Locks:
     """Of a journal file: locks of the file system."""
 
@@ -181,7 +185,7 @@ class Heartbeats:
         return True
 
 
-def open_journal(folder: Path) -> tuple[BaseStorage, Keeper]:
+def open_journal(folder: Path) -> Opened:
     """The journal in a study's folder, made if there is none.
 
     Raises:
@@ -212,7 +216,7 @@ def _mend(path: Path) -> None:
         lock.release()
 
 
-def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple[BaseStorage, Keeper]:
+def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> Opened:
     """The storage at an RDB URL, its tables made if there are none.
 
     Raises:
@@ -229,7 +233,11 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> tuple
         try:
             with quiet():
                 storage = RDBStorage(
-                    url, heartbeat_interval=heartbeat_seconds, grace_period=MISSED_HEARTBEATS * heartbeat_seconds
+                    url,
+                    # a server or a firewall may end a connection that was idle while a trial or a promotion trained
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=heartbeat_seconds,
+                    grace_period=MISSED_HEARTBEATS * heartbeat_seconds,
                 )
             return storage, Heartbeats(storage)
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:

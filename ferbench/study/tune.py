@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferbench.errors import InputError
+from ferbench.errors import InputError, RunFailedError
 from ferbench.listener import TrialListener
 from ferbench.records.store import CHECKPOINT
 from ferbench.records.study import best_of
@@ -45,6 +45,7 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
 
     Raises:
         InputError: a device is not there.
+        RunFailedError: one trial after the other failed.
     """
     loop = _Loop(plan, listener, keep_pruned)
     with Workers[_AtWork](plan.environment()) as workers:
@@ -64,6 +65,10 @@ class _Loop:
     def fill(self, workers: Workers[_AtWork]) -> bool:
         """Start trials while there are places and trials; whether any was started."""
         any_started = False
+        if not self._has_begun:
+            if not self._ledger.has_next():
+                return False
+            self._probe(workers)
         while len(workers.at_work) < self._plan.workers and (asked := self._ledger.ask(self._plan.space)):
             any_started = True
             try:
@@ -73,13 +78,16 @@ class _Loop:
                 raise
         return any_started
 
+    def _probe(self, workers: Workers[_AtWork]) -> None:
+        """Have what trials compute in timed, before one is held: it takes longer than a heartbeat may be late."""
+        if self._plan.workers > 1:
+            for job in self._plan.probes():
+                workers.probe(job, self._plan.trial_folder(0) / "worker.log")
+        self._has_begun = True
+
     def _start(self, asked: Asked, workers: Workers[_AtWork]) -> None:
         self._listener.on_trial(asked.slot, asked.params, asked.attempt)
         device = self._plan.free_device(task.device for task in workers.at_work)
-        if not self._has_begun and self._plan.workers > 1:
-            for job in self._plan.probes():
-                workers.probe(job, self._plan.trial_folder(asked.slot) / "worker.log")
-        self._has_begun = True
         try:
             job = self._plan.job(asked.slot, asked.params, device)
         except InputError as error:
@@ -94,7 +102,7 @@ class _Loop:
         """Give up where trial after trial fails: the fault is not the trials'."""
         self._failed = 0 if failure is None else self._failed + 1
         if failure is not None and self._failed >= MOST_FAILURES:
-            raise InputError(
+            raise RunFailedError(
                 f"{self._plan.name}: {self._failed} trials failed one after the other, the last: {failure}"
             )
 
@@ -129,6 +137,8 @@ class _Loop:
             self._end(task, said, facts)
 
     def _end(self, task: _AtWork, said: str, facts: dict[str, Any]) -> None:
+        # the checkpoint is then that of another attempt
+        is_lost = self._ledger.is_lost(task.asked)
         known = {"curve": task.curve, "seconds": self._spent(task)}
         if said == "done":
             values = facts.pop("values")
@@ -138,7 +148,7 @@ class _Loop:
         else:
             self._ledger.fail(task.asked, facts["reason"], known)
         task.ended = True
-        if not (said == "pruned" and self._keep):
+        if not is_lost and not (said == "pruned" and self._keep):
             (self._plan.trial_folder(task.asked.slot) / CHECKPOINT).unlink(missing_ok=True)
         self._tell_end(task.asked)
         self._count(facts["reason"] if said == "failed" else None)

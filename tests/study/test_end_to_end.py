@@ -91,6 +91,10 @@ def test_two_objectives_and_the_speed_that_was_measured(ferbench, faces, tmp_pat
     ("words", "said"),
     [
         (("--trials", "0"), "--trials '0': expected a whole number from 1"),
+        (("--trials", ""), "--trials '': expected a whole number from 1"),
+        (("--budget", ""), "unknown budget ''"),
+        (("--protocol", ""), "unknown protocol ''"),
+        (("--name", ""), "--name ''"),
         (("--trials", "3", "--seconds", "9"), "--trials and --seconds: one limit is expected"),
         (("--models", "vgg61"), "vgg61"),
         (("--models", "resnet18", "--workers", "x"), "--workers 'x'"),

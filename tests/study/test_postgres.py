@@ -122,6 +122,18 @@ def test_machine_that_dies_is_missed_and_its_trial_gone_on_with(database, planne
     assert set(fake.trained().values()) == {1}
 
 
+def test_connection_that_the_server_ended_is_made_again(database, planned):
+    """As after hours of training, or a restart of the server."""
+    import psycopg
+
+    plan = planned(2, storage=database)
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        ended = connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}").fetchall()
+    assert ended
+    assert plan.ledger.ask(plan.space).slot == 0
+
+
 def test_without_the_server(database, planned):
     host = database.rpartition(":")[0]
     with pytest.raises(Exception, match="cannot be reached") as caught:

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
-from ferbench.errors import InputError
-from ferbench.records.study import TrialRow, best_of
+from ferbench.cli import main
+from ferbench.errors import InputError, RunFailedError
+from ferbench.progress import StudyProgress
+from ferbench.records.store import CHECKPOINT
+from ferbench.records.study import Promotion, TrialRow, best_of
 from ferbench.report import check, write
 from ferbench.report.studies import pruning
-from ferbench.study.attempts import retry
+from ferbench.study import promote as promotion
+from ferbench.study.attempts import retry, seconds
 from ferbench.study.audit import finish_pruned
 from ferbench.study.find import ledgers, studies
-from ferbench.study.plan import StudyPlan
+from ferbench.study.ledger import Ledger
+from ferbench.study.plan import StudyPlan, plan_studies
 from ferbench.study.read import read_study, write_study
 from ferbench.study.search import sampler_of
 from ferbench.study.storage import JOURNAL, open_journal
 from ferbench.study.tune import tune
+from ferbench.workers import Workers
 
 EPOCHS = 17
 
@@ -84,6 +95,7 @@ def test_finished_pruned_trials_tell_what_was_missed(planned, fake, rows, ears):
         assert found.state == "pruned" and found.curve == row.curve
         assert found.unpruned[: len(row.curve)] == row.curve
         assert found.unpruned[-1] == pytest.approx(final(row)) == found.unpruned_value
+    assert not list(plan.folder.rglob(CHECKPOINT))
     # from the kept checkpoints: no epoch is trained twice
     assert set(fake.trained().values()) == {1} and len(fake.trained()) > len(before)
     finish_pruned(plan, again := ears())
@@ -209,9 +221,23 @@ def test_other_units_of_the_limit(planned, fake, unit, amount, least, most, rows
 def test_study_of_nothing_but_failures_gives_up(planned, fake, rows, ears):
     fake.order("".join(f"{n} 1 fail\n" for n in range(20)))
     plan = planned(200, unit="epochs")
-    with pytest.raises(InputError, match="5 trials failed one after the other, the last: ValueError: no such layer"):
+    with pytest.raises(RunFailedError, match="5 trials failed one after the other, the last: ValueError: no such la"):
         tune(plan, ears())
     assert [r.state for r in rows(plan)] == ["failed"] * 5
+
+
+def test_study_that_gives_up_leaves_the_next_its_turn(planned, fake, tmp_path, words):
+    fake.order("".join(f"{n} 1 fail\n" for n in range(5)))
+    beside = tmp_path / "vgg16.toml"
+    beside.write_text((tmp_path / "plain_cnn.toml").read_text())
+    line = words(tmp_path / "results", 6)
+    process = fake.start(*(f"{word},{beside}" if word == tmp_path / "plain_cnn.toml" else word for word in line))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "ferbench: plain_cnn: 5 trials failed one after the other, the last: ValueError: no such layer" in err
+    assert "vgg16: best val accuracy" in out and "Traceback" not in err
+    written = {str(p.relative_to(tmp_path / "results" / "studies")) for p in tmp_path.rglob("README.md")}
+    assert written == {"plain_cnn/README.md", "vgg16/README.md"}
 
 
 def test_study_whose_values_make_no_recipe_gives_up(planned, fake, rows, ears, monkeypatch):
@@ -221,7 +247,7 @@ def test_study_whose_values_make_no_recipe_gives_up(planned, fake, rows, ears, m
         raise InputError("they do not go together")
 
     monkeypatch.setattr(plan.space, "recipe", refuse)
-    with pytest.raises(InputError, match="5 trials failed one after the other, the last: they do not go together"):
+    with pytest.raises(RunFailedError, match="5 trials failed one after the other, the last: they do not go together"):
         tune(plan, ears())
     assert [(r.state, r.reason) for r in rows(plan)] == [("failed", "they do not go together")] * 5
 
@@ -240,6 +266,50 @@ def test_trial_that_another_machine_took_for_dead_is_left_to_it(planned, fake, r
     tune(plan, Meanwhile())
     assert [(r.number, r.state, r.attempts) for r in rows(plan)] == [(0, "complete", 1), (1, "complete", 2)]
     assert len(plan.ledger.study.get_trials()) == 3
+
+
+def test_lost_attempt_leaves_the_checkpoint_to_the_one_that_took_its_place(planned, fake, ears):
+    plan = planned(2)
+
+    class Meanwhile(ears):
+        def on_trial_epoch(self, number, row):
+            if (number, row["epoch"], len(self.trials)) == (1, 4, 2):
+                (running,) = plan.ledger.study.get_trials(states=(TrialState.RUNNING,))
+                retry(plan.ledger.study, running)
+                plan.ledger.study.tell(running.number, state=TrialState.FAIL)
+
+    tune(plan, Meanwhile())
+    # the second attempt went on from it
+    assert set(fake.trained().values()) == {1}
+
+
+def test_no_trial_is_held_while_what_it_computes_in_is_timed(planned, fake, ears, monkeypatch):
+    plan = planned(3, workers=2)
+    held = []
+    probe = Workers.probe
+    monkeypatch.setattr(Workers, "probe", lambda *a: (held.append(plan.ledger.study.get_trials()), probe(*a)))
+    tune(plan, ears())
+    assert held and {t.state for trials in held for t in trials} == {TrialState.WAITING}
+
+
+def test_epochs_of_a_trial_whose_bar_has_gone_are_not_shown(planned):
+    plan = planned(2)
+    with StudyProgress(plan.name, plan.ledger.spec, plan.ledger.limit) as bars:
+        bars.on_trial_epoch(7, {"epoch": 1, "val_accuracy": 0.5, "val_macro_f1": 0.5})
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_seconds_of_a_trial_at_work_are_those_since_it_began(planned, monkeypatch, zone):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        plan = planned(2)
+        plan.ledger.ask(plan.space)
+        (row, *_) = read_study(plan.name, plan.ledger).trials
+        # less than an hour, and more than none
+        time.sleep(0.1)
+        assert 0 < seconds(plan.ledger.trials()[0]) < 60 and row.state == "running"
+    time.tzset()
 
 
 def test_killed_while_it_was_proposed_the_baseline_is_the_baseline(planned, fake, rows, ears, monkeypatch):
@@ -314,6 +384,37 @@ def test_stored_studies_and_open_ones_are_found(planned, fake, ears):
         ledgers(plan.store, "plain_cnn-two", None)
 
 
+def test_study_that_cannot_be_read_is_in_no_other_s_way(planned, fake, ears):
+    plan = planned(1, name="one")
+    tune(plan, ears())
+    write_study(plan.store, plan.name, plan.ledger)
+    folder = plan.folder.parent
+    for name, file in (("torn", JOURNAL), ("old", "study.json")):
+        (folder / name).mkdir()
+        (folder / name / file).write_bytes(b"\xff\xfe\n")
+    assert [r.name for r in studies(plan.store, "plain*", None)] == [plan.name]
+    assert set(ledgers(plan.store, "plain*", None)) == {plan.name}
+    for name, file in (("torn", JOURNAL), ("old", "study.json")):
+        with pytest.raises(InputError, match=f"{name}/{file}"):
+            studies(plan.store, f"plain*,{name}", None)
+    # one that is half made is none
+    (folder / "torn" / JOURNAL).write_bytes(b"")
+    for find in (studies, ledgers):
+        with pytest.raises(InputError, match="no study 'torn'"):
+            find(plan.store, "torn", None)
+
+
+def test_database_that_goes_away_while_studies_are_looked_for(planned, tmp_path, monkeypatch):
+    def gone(*_):
+        raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+
+    plan = planned(1, storage=f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.setattr("ferbench.study.find.open_ledger", gone)
+    for find in (studies, ledgers):
+        with pytest.raises(InputError, match="--storage: lost: server closed"):
+            find(plan.store, "*", f"sqlite:///{tmp_path}/a.db")
+
+
 def test_report_holds_studies_beside_each_other(planned, fake, ears):
     for name in ("one", "two"):
         plan = planned(3, name=name)
@@ -326,11 +427,12 @@ def test_report_holds_studies_beside_each_other(planned, fake, ears):
     assert check(plan.store) == []
 
 
-def test_audit_leaves_what_fails_for_another_time(planned, fake, ears):
+@pytest.mark.parametrize("fate", ["fail", "kill"])
+def test_audit_leaves_what_fails_for_another_time(planned, fake, ears, fate):
     plan = planned(12)
     tune(plan, ears(), keep_pruned=True)
     pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
-    fake.order(f"{pruned[0]} {EPOCHS} fail\n")
+    fake.order(f"{pruned[0]} {EPOCHS} {fate}\n")
     assert not finish_pruned(plan, ears())
     record = read_study(plan.name, plan.ledger)
     assert record.trial(pruned[0]).unpruned is None
@@ -338,6 +440,24 @@ def test_audit_leaves_what_fails_for_another_time(planned, fake, ears):
     # the order is obeyed once
     assert finish_pruned(plan, again := ears())
     assert [number for number, _ in again.trials] == pruned[:1]
+    assert pruning(read_study(plan.name, plan.ledger)).finished == len(pruned)
+
+
+def test_audits_at_once_train_a_trial_once(planned, fake, ears, faces):
+    plan = planned(12)
+    tune(plan, ears(), keep_pruned=True)
+    pruned = [t.number for t in read_study(plan.name, plan.ledger).trials if t.state == "pruned"]
+    fake.order("".join(f"{n} {EPOCHS} rest\n" for n in pruned[:1]))
+    before = len(fake.told())
+    line = ("tune", "audit", plan.name, "--data", faces, "--device", "cpu", "--results", plan.store.root)
+    audits = [fake.start(*line)]
+    fake.wait_until(lambda: len(fake.told()) > before)
+    audits.append(fake.start(*line))
+    for audit in audits:
+        _, err = audit.communicate(timeout=120)
+        assert audit.returncode == 0, err
+    assert Counter(words[1] for words in fake.told()[before:] if words[0] == "begin") == {str(n): 1 for n in pruned}
+    assert set(fake.trained().values()) == {1}
     assert pruning(read_study(plan.name, plan.ledger)).finished == len(pruned)
 
 
@@ -352,6 +472,48 @@ def test_audit_takes_a_trial_that_diverges_for_ended(planned, fake, ears):
     first, *others = (record.trial(n) for n in pruned)
     assert (first.unpruned_value, len(first.unpruned)) == (None, EPOCHS - 1)
     assert all(t.unpruned_value == pytest.approx(final(t)) for t in others)
+
+
+@pytest.fixture
+def promote(planned, fake, ears, faces, tmp_path, monkeypatch) -> Callable[[], object]:
+    """The exit code of promoting a trial of a small study."""
+    plan = planned(2)
+    tune(plan, ears())
+    words = ["--out", tmp_path / "mine", "--results", plan.store.root, "--data", faces, "--trial", "1", "--force"]
+    monkeypatch.setattr(sys, "argv", ["ferbench", "tune", "promote", plan.name, *map(str, words)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def exit_code():
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    return exit_code
+
+
+def test_failed_run_of_a_promotion_is_exit_code_1(promote, monkeypatch, capsys):
+    # as where another process is at all of them
+    monkeypatch.setattr(promotion, "run_many", lambda *_, **__: [])
+    assert promote() == 1
+    assert re.fullmatch("ferbench: plain_cnn-.*: another process is at it\n", capsys.readouterr().err)
+
+
+def test_recipe_is_written_after_the_promotion_is_noted(promote, planned, tmp_path, monkeypatch, capsys):
+    def verdict(record, chosen, plan, *_, **__):
+        ids = [run.id for run in plan.specs]
+        noted = Promotion(trial=1, value=0.5, date="2026-01-01", commit=None, runs=ids[:3], baseline_runs=ids[3:])
+        return promotion.Verdict(noted, 0.5, 0.4)
+
+    def gone(*_):
+        raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(promotion, "try_again", verdict)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "note_promotion", gone)
+        assert promote() == 2 and "--storage: lost" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+    assert promote() == 0 and (tmp_path / "mine" / "plain_cnn.toml").is_file()
+    assert planned(2).ledger.promotion.is_recipe is True
 
 
 # several processes
@@ -398,6 +560,51 @@ def test_a_living_process_keeps_its_trial(planned, fake):
     holder.ledger.hand_back(asked[1], "stopped", 1.5, killed=False)
     taken = other.ledger.ask(other.space)
     assert (taken.slot, taken.attempt, taken.params, taken.seconds_before) == (1, 1, asked[1].params, 1.5)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_machines_that_ask_at_once_propose_different_trials(planned, study_file, tmp_path, monkeypatch, sampler):
+    study_file.write_text(study_file.read_text().replace("[sampler]\n", f'[sampler]\nname = "{sampler}"\n'))
+    database = f"sqlite:///{tmp_path}/shared.db"
+    one, other = planned(9, storage=database), planned(9, storage=database)
+    one.ledger.complete(one.ledger.ask(one.space), [0.5], {"curve": [0.5]})
+    asking = one.ledger.study.ask
+    asked = []
+
+    def ask():
+        # in the moment before, the other machine asks too
+        if not asked:
+            asked.append(other.ledger.ask(other.space))
+        return asking()
+
+    monkeypatch.setattr(one.ledger.study, "ask", ask)
+    asked.append(one.ledger.ask(one.space))
+    assert [a.slot for a in asked] == [1, 2] and asked[0].params != asked[1].params
+    # what was proposed hangs on the trials before and on the number alone
+    alone = planned(9, results=tmp_path / "alone")
+    alone.ledger.complete(alone.ledger.ask(alone.space), [0.5], {"curve": [0.5]})
+    assert [alone.ledger.ask(alone.space).params for _ in asked] == [a.params for a in asked]
+
+
+def test_a_trial_too_many_stays_away(planned, tmp_path, rows, monkeypatch):
+    """Two machines ask at once for the last one, and later look for trials of dead machines."""
+    database = f"sqlite:///{tmp_path}/shared.db"
+    one, other = (planned(2, storage=database, heartbeat_seconds=1) for _ in range(2))
+    one.ledger.complete(one.ledger.ask(one.space), [0.5], {"curve": [0.5]})
+    monkeypatch.setattr(other.ledger, "_is_next", lambda: True)
+    last = one.ledger.ask(one.space)
+    assert other.ledger.ask(other.space) is None
+    monkeypatch.undo()
+    one.ledger.complete(last, [0.5], {"curve": [0.5]})
+    assert other.ledger.is_over()
+    clock = time.monotonic
+    for seconds_later in (0, 100, 200):
+        monkeypatch.setattr(time, "monotonic", lambda later=seconds_later: clock() + later)
+        assert other.ledger.ask(other.space) is None
+    assert [r.state for r in rows(other)] == ["complete", "complete"]
+    # under a higher limit another takes its place
+    higher = planned(3, storage=database)
+    assert (asked := higher.ledger.ask(higher.space)).attempt == 1 and asked.slot == 3
 
 
 def test_what_was_begun_under_a_higher_limit_waits_for_it(planned, fake, rows):
@@ -467,6 +674,57 @@ def test_changed_study_is_refused_or_forked(planned, fake, study_file, ears):
     study_file.write_text(study_file.read_text().replace("high = 0.2,", "high = 0.1,"))
     assert planned(2).name == "plain_cnn"
     assert planned(2, name="beside").name == "plain_cnn-beside"
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/other.db"])
+def test_stored_study_without_its_storage_is_never_replaced(planned, fake, ears, tmp_path, storage):
+    """As in a fresh clone, which has the committed study.json and no journal."""
+    first = planned(1)
+    tune(first, ears())
+    write_study(first.store, first.name, first.ledger)
+    (first.folder / JOURNAL).unlink()
+    stored = (first.folder / "study.json").read_bytes()
+    where = {"storage": storage and storage.format(tmp_path)}
+    with pytest.raises(InputError, match=r"study\.json without its storage, .*: --fork starts .* --name NAME"):
+        planned(2, **where)
+    # as optuna-dashboard leaves one where there is none
+    (first.folder / JOURNAL).touch()
+    with pytest.raises(InputError, match="without its storage"):
+        planned(2, **where)
+    fork = planned(1, fork=True, **where)
+    tune(fork, ears())
+    write_study(fork.store, fork.name, fork.ledger)
+    # the same command goes on with it, also without being asked to fork
+    assert [planned(2, fork=f, **where).name for f in (True, False)] == ["plain_cnn-2"] * 2
+    assert planned(2, name="beside", **where).name == "plain_cnn-beside"
+    assert (first.folder / "study.json").read_bytes() == stored
+
+
+def test_limit_of_a_study_stays_until_another_is_given(planned, study_file, faces, tmp_path):
+    fixed = {"source": faces, "results": tmp_path / "results", "devices": "cpu"}
+
+    def limit(budget="full", models=f"{study_file},vgg16"):
+        return plan_studies(models, budget=budget, **fixed)[0].ledger.limit.amount
+
+    limit("short", "vgg16")
+    # where a study is refused no other is made
+    with pytest.raises(InputError, match="study vgg16 was begun with budget"):
+        limit()
+    assert not (tmp_path / "results" / "studies" / "plain_cnn").exists()
+    # trials of studies/defaults.toml
+    assert limit(models=str(study_file)) == 40
+    assert planned(50).ledger.limit.amount == 50
+    assert limit(models=str(study_file)) == 50
+
+
+def test_stored_study_is_not_replaced_by_another_of_a_database(planned, fake, study_file, tmp_path):
+    first = planned(1)
+    write_study(first.store, first.name, first.ledger)
+    study_file.write_text(study_file.read_text().replace("high = 0.1,", "high = 0.2,"))
+    database = f"sqlite:///{tmp_path}/shared.db"
+    planned(1, storage=database, results=tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"is another one in .*study\.json than in its storage: --fork"):
+        planned(1, storage=database)
 
 
 @pytest.mark.parametrize(
@@ -577,8 +835,6 @@ def test_trials_side_by_side_are_on_devices_of_their_own(planned, fake, ears, mo
 
 
 def test_a_database_that_goes_away_is_told_in_a_line(planned, fake, monkeypatch):
-    from sqlalchemy.exc import OperationalError
-
     from ferbench.cli.tune import _go_on
 
     def gone(*_):
