@@ -28,7 +28,13 @@ def test_autocast_computes_in_the_named_type(name, dtype):
 @pytest.mark.parametrize(("gpus", "expected"), [(0, "cpu"), (2, "cuda")])
 def test_auto_takes_a_gpu_where_there_is_one(gpus, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    assert choose_device("auto").type == expected
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert choose_device("auto").type == expected
+        assert torch.get_float32_matmul_precision() == ("high" if gpus else before)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(
