@@ -177,39 +177,23 @@ def shared_threads(processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share)}
 
 
-_LARGEST_OF_ITSELF = 2**25
-"""Bytes of a block that glibc maps, where it has seen such blocks freed."""
-
-
 def keep_freed_memory() -> None:
     """Have glibc keep large blocks that are freed, instead of asking the system for them again in every training step.
 
     They would come back as zeroed pages, one fault for each: some 6 % of the CPU time of training the plain CNN.
     """
-    _allocate(mapped_from=2**30, trimmed_from=2**31 - 1)
-
-
-def give_back_freed_memory() -> None:
-    """Have glibc do again what it does of itself for a process that uses large blocks."""
-    _allocate(mapped_from=_LARGEST_OF_ITSELF, trimmed_from=2 * _LARGEST_OF_ITSELF, now=True)
-
-
-def _allocate(mapped_from: int, trimmed_from: int, *, now: bool = False) -> None:
     import ctypes
 
-    mmap_threshold, trim_threshold = -3, -1
+    mmap_threshold, trim_threshold, largest, largest_of_old = -3, -1, 2**30, 2**25
     try:
-        libc = ctypes.CDLL(None)
-        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
+        mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         # another C library
         return
-    # older versions take no more than they would choose
-    if not mallopt(mmap_threshold, mapped_from):
-        mallopt(mmap_threshold, _LARGEST_OF_ITSELF)
-    mallopt(trim_threshold, trimmed_from)
-    if now:
-        malloc_trim(0)
+    # 0: refused
+    if not mallopt(mmap_threshold, largest):
+        mallopt(mmap_threshold, largest_of_old)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def peak_resident_bytes() -> int:

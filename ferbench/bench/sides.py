@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ferbench.environment import Arithmetic, give_back_freed_memory, keep_freed_memory, usable_cores
+from ferbench.environment import Arithmetic, usable_cores
 from ferbench.models import MODELS, build, head_name
 from ferbench.runner import set_up
 from ferbench.training.epochs import Epoch, Nobody, ValScores
@@ -47,8 +47,6 @@ class Ours:
 
     def epoch(self, images: int) -> Epoch:
         """An epoch of that many images; they come again where there are fewer."""
-        # as the workers do that train
-        keep_freed_memory()
         if images != self._current:
             index = torch.arange(images, device=self._all.images.device) % len(self._all)
             self.trainer.train = replace(self._all, images=self._all.images[index], targets=self._all.targets[index])
@@ -84,7 +82,6 @@ class ModelAlone:
 
     def images_per_second(self, batches: int) -> float:
         """Training speed over that many steps on the same batch."""
-        keep_freed_memory()
         synchronise(self._arithmetic.device)
         start = time.perf_counter()
         for _ in range(batches):
@@ -115,7 +112,6 @@ class Conventional:
 
     def images_per_second(self, batches: int) -> float:
         """Training speed over that many batches, once the loader's processes have filled their queues."""
-        give_back_freed_memory()
         workers = max(usable_cores(), 1)
         ahead = 2 * workers
         loader = iter(self._loader(workers, (ahead + batches) * self._spec.batch_size))
