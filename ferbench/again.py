@@ -73,9 +73,9 @@ def run_again(
             f"--imbalance {strategy} --redo trains it again"
         )
     if spec.tta != "none":
-        return _look_again(spec, dataset, store, device_name, shared(at_once))
+        return _look_again(spec, dataset, store, device_name, at_once)
     if not spec.own_epochs:
-        return _tau_normalise(spec, dataset, store, device_name, shared(at_once))
+        return _tau_normalise(spec, dataset, store, device_name, at_once)
     base = store.record(source)
     assert base.cost is not None
     told = f"{spec.own_epochs} epochs of the classifier alone on the frozen backbone of {source.id}"
@@ -123,7 +123,7 @@ def _arithmetic_of(record: RunRecord, device: torch.device) -> Arithmetic:
     return Arithmetic(device, used.precision, used.channels_last) if used else Arithmetic(device, "fp32")
 
 
-def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, notes: Sequence[str]) -> RunRecord:
+def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, at_once: int) -> RunRecord:
     """The stored record of a run's weights with test-time augmentation; all but scores and speed is that run's."""
     source, start = spec.source, time.perf_counter()
     record, device = store.record(source), choose_device(device_name)
@@ -131,10 +131,10 @@ def _look_again(spec: RunSpec, dataset: Dataset, store: Store, device_name: str,
     network = _loaded(spec, source, store, len(dataset.classes))
     views = Views(network, view_maps(spec.tta)).to(device).to(memory_format=arithmetic.memory_format)
     note = f"weights of {source.id}, averaged over {len(views.maps)} views ({spec.tta})"
-    return _stored(spec, dataset, store, record, views, arithmetic, [note, *notes], start, len(views.maps))
+    return _stored(spec, dataset, store, record, views, arithmetic, note, start, at_once, len(views.maps))
 
 
-def _tau_normalise(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, notes: Sequence[str]) -> RunRecord:
+def _tau_normalise(spec: RunSpec, dataset: Dataset, store: Store, device_name: str, at_once: int) -> RunRecord:
     """The stored record of a run whose class vectors were divided by a power of their length, which val chose."""
     source, start = spec.source, time.perf_counter()
     record, device = store.record(source), choose_device(device_name)
@@ -161,9 +161,8 @@ def _tau_normalise(spec: RunSpec, dataset: Dataset, store: Store, device_name: s
             linear.bias.zero_()
     put(network, name, linear)
     note = f"class vectors of {source.id} divided by the power {tau:.2f} of their length, without biases, as val chose"
-    return _stored(
-        spec, dataset, store, record, network, arithmetic, [note, *notes], start, weights=weights_of(network)
-    )
+    weights = weights_of(network)
+    return _stored(spec, dataset, store, record, network, arithmetic, note, start, at_once, weights=weights)
 
 
 def _stored(
@@ -173,8 +172,9 @@ def _stored(
     record: RunRecord,
     network: nn.Module,
     arithmetic: Arithmetic,
-    notes: list[str],
+    note: str,
     start: float,
+    at_once: int,
     views: int = 1,
     weights: bytes | None = None,
 ) -> RunRecord:
@@ -192,8 +192,8 @@ def _stored(
     )
     here = Environment(**describe(arithmetic.device))
     if here.device != record.environment.device:
-        notes = [f"{notes[0]}; trained on {record.environment.device}", *notes[1:]]
+        note += f"; trained on {record.environment.device}"
     scores = scores_by_split(predictions, clean_test(dataset))
-    made = derived_record(record, spec, scores, *notes, cost=cost, environment=here)
+    made = derived_record(record, spec, scores, note, *shared(at_once), cost=cost, environment=here)
     store.write_run(made, predictions, weights)
     return made

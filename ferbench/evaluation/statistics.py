@@ -55,9 +55,9 @@ def pooled_spread(entries: Sequence[Draws], metric: str) -> Pooled:
 def interval(draws: Draws, metric: str) -> Interval:
     """The interval of an entry's mean score over other test images and, with several seeds, other seeds.
 
-    Of one seed the middle of its resampled scores. Of several Student's, as in `compare`: a bootstrap of two or three
-    seeds reaches no further than they do: of two that differ by 3 points it held the mean of all in 71 % of samples,
-    this in 84.
+    Of one seed the middle of its resampled scores. Of several Student's, as in `compare`: seeds drawn with replacement
+    reach no further than the two or three that there are, and intervals of two that differ by 3 points then held 71 %
+    instead of 84 (docs/statistics.md).
     """
     own, on_images = draws.own[metric], draws.on_images[metric]
     n = len(own)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from ferbench.data.protocol import PROTOCOLS
-from ferbench.records.record import SHARED, RunRecord
+from ferbench.records.record import RunRecord
 from ferbench.report import claims, strategies
 from ferbench.report.cells import MISSING, duration, limits, millions, percent, rate, unit
 from ferbench.report.commands import ensemble_commands, run_commands
@@ -15,11 +14,11 @@ from ferbench.report.entries import Entry
 from ferbench.report.evidence import WEIGHED, Evidence
 from ferbench.report.figures import Figure, Kind, figures
 from ferbench.report.leaderboard import Leaderboard, Track, track_key
-from ferbench.report.sections import calibration, class_table, ensembles, failure_table, oracle
+from ferbench.report.remarks import recipe_remark, remarks, weighed
+from ferbench.report.sections import calibration, class_table, failure_table, oracle
 from ferbench.report.summary import contents, in_short
 from ferbench.report.table import escape, table
 from ferbench.spec import Budget, DataKey
-from ferbench.variants import MOST_SHOWN
 
 ROWS = WEIGHED
 """With more entries or failed runs than this, a track's tables hold the first ones."""
@@ -66,11 +65,11 @@ def _section(whole: Track, records: list[RunRecord]) -> Iterator[str]:
     yield f"## {escape(track.title)}\n"
     yield f"{_about(track)}\n"
     if track.entries and track.data.protocol == "oracle":
-        yield from (f"{line}\n" for line in [*oracle(track), *_recipe_remark(track)])
+        yield from (f"{line}\n" for line in [*oracle(track), *recipe_remark(track)])
     elif track.entries:
         yield from _more(whole.entries, "entries by rank", "`leaderboard.csv`")
         yield f"{_ranking(track)}\n"
-        yield from (f"{line}\n" for line in _remarks(track, records))
+        yield from (f"{line}\n" for line in remarks(track, records))
         yield from _images(whole, "curves", "parameters", "speed")
         yield f"### F1 by class\n\n{class_table(track)}\n"
         yield from strategies.section(track)
@@ -139,8 +138,6 @@ COLUMNS: list[tuple[str, Callable[[Entry], str]]] = [
     ("MACs, M", lambda e: millions(e.macs)),
     ("training", lambda e: duration(e.train_seconds)),
 ]
-_LENGTH = {"training.epochs", "model.input_size", "training.start_size"}
-"""Fields that decide how much a training sees."""
 WORDS = ("group", "model", "imbalance strategy", "init", "device")
 
 
@@ -152,7 +149,7 @@ def _ranking(track: Track) -> str:
         ("device", lambda e: e.device),
     ]
     # a column that says nothing of any entry is left out
-    empty = ("95 % of ranks", "group") if _weighed(track) < 2 else ()
+    empty = ("95 % of ranks", "group") if weighed(track) < 2 else ()
     filled = [
         (title, cells)
         for title, cell in columns
@@ -160,106 +157,6 @@ def _ranking(track: Track) -> str:
     ]
     rows = zip(*(cells for _, cells in filled), strict=True)
     return table([title for title, _ in filled], [list(row) for row in rows], WORDS)
-
-
-def _weighed(track: Track) -> int:
-    return sum(e.evidence is not None for e in track.entries)
-
-
-def _remarks(track: Track, records: Sequence[RunRecord]) -> Iterator[str]:
-    if any(len(e.seeds) > 1 for e in track.entries):
-        yield (
-            "± is the standard deviation over seeds (n − 1); how far another sample of test images would move a score "
-            "is not in it."
-        )
-    n = _weighed(track)
-    if n:
-        yield (
-            "95 %: of one seed percentile intervals of 10,000 bootstrap resamples of the test images, drawn within "
-            "their class and the same for every entry, which say nothing of other seeds; of several seeds Student's "
-            "intervals, with what the seeds add."
-        )
-        unweighed = [e.label for e in track.entries if not e.evidence]
-        if unweighed:
-            yield (
-                f"No intervals for {escape(', '.join(unweighed))}: their predictions are missing or of other images "
-                "(`ferbench rescore` says more)."
-            )
-    if n > 1:
-        test = (
-            "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
-            "do; between views of one single seed McNemar's mid-p"
-            if any(len(e.seeds) > 1 for e in track.entries)
-            else "McNemar's mid-p"
-        )
-        yield (
-            "Entries that share a letter of **group** cannot be told apart by accuracy "
-            f"({test}; Holm's correction over all {n * (n - 1) // 2:,} pairs at 5 %), whatever their rank; **95 % of "
-            "ranks** are those that the pairs told apart leave an entry. So many tests part large differences "
-            "alone: of two entries picked beforehand `ferbench compare A B` says more."
-        )
-    sizes = sorted({e.n_clean for e in track.entries if e.n_clean})
-    if sizes:
-        yield (
-            f"Clean test: the {' or '.join(f'{n:,}' for n in sizes)} test images without a pixel-identical twin in "
-            "train or val, which a model can have memorised. Images that exist twice are also easier: the difference "
-            "of the two scores is no measure of memory."
-        )
-    single = [e.test["accuracy"].mean for e in track.entries if len(e.seeds) == 1 and not e.evidence]
-    if single and track.n_test:
-        half = max(half_width(p, track.n_test) for p in single)
-        yield (
-            f"**One seed is one draw:** the 95 % half-width of a single run's accuracy on {track.n_test:,} test images "
-            f"is about ±{100 * half:.2f} points, before any difference between seeds. Models closer than that are not "
-            "separable here, whatever their ranks."
-        )
-    shortened = [e.name for e in track.entries if _LENGTH & e.differs.keys()]
-    if shortened:
-        yield (
-            "Trained for other epochs or at other sizes than their models' own recipes: "
-            f"{escape(', '.join(dict.fromkeys(shortened)))}. Their ranks are those of these recipes, and say little of "
-            "the models."
-        )
-    crowded = {r.id for r in records if any(SHARED in note for note in r.notes)}
-    slowed = [e.label for e in track.entries if crowded & {*e.runs}]
-    if slowed:
-        yield (
-            f"Runs that {SHARED} with others, so that their times and speeds are worse than alone: "
-            f"{escape(', '.join(slowed))}."
-        )
-    for entry in track.entries:
-        known = sorted(set(entry.precisions) - {""})
-        if len(known) > 1:
-            told = ", ".join(f"{p} ({_seeds(entry, p)})" for p in known)
-            yield f"The seeds of {escape(entry.label)} did not compute in the same precision: {told}."
-    if track.batch_sizes:
-        yield (
-            "images/s is inference at that batch size on the device named, with the images already on it: one short "
-            "sample per run, which other work on the machine moves (`speed.md` measures with more care). training is "
-            "wall clock without evaluation."
-        )
-    yield from _recipe_remark(track)
-    yield from ensembles(track)
-
-
-def _seeds(entry: Entry, precision: str) -> str:
-    seeds = [str(s) for s, p in zip(entry.seeds, entry.precisions, strict=True) if p == precision]
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
-
-
-def half_width(p: float, n: int) -> float:
-    """Half the 95 % confidence interval of a share `p` of `n` images, by the normal approximation."""
-    return 1.959964 * math.sqrt(p * (1 - p) / n)
-
-
-def _recipe_remark(track: Track) -> Iterator[str]:
-    varied = {e.name: e.differs for e in track.entries if len(e.differs) > MOST_SHOWN}
-    if varied:
-        lines = [
-            f"- {escape(name)}: " + ", ".join(f"`{f} = {v}`" for f, v in differs.items())
-            for name, differs in sorted(varied.items())
-        ]
-        yield "Recipes that change more of their model's shipped one than a name has room for:\n\n" + "\n".join(lines)
 
 
 def _images(track: Track, *kinds: Kind) -> Iterator[str]:

@@ -20,7 +20,7 @@ from ferbench.training.optimization import (
     set_learning_rate,
     weight_average,
 )
-from ferbench.training.replay import Replayed, Work, launched
+from ferbench.training.replay import Replayed, Work, compiled, launched
 from ferbench.training.streams import RandomStreams
 from ferbench.training.treatment import Pasting
 
@@ -75,7 +75,7 @@ class Trainer:
         self.mixing = treatment.mixing(arithmetic.device)
         self.treatment.watch(network.get_submodule(head))
         self.consistency = treatment.consistency(network, head, recipe.model.input_size)
-        self._forward = _compiled(network, recipe.model.input_size) if recipe.training.compile else network
+        self._forward = compiled(network, recipe.model.input_size) if recipe.training.compile else network
         self.history: list[Epoch] = []
         self.best, self.rival = Best(), Best()
         self.elapsed = 0.0
@@ -274,15 +274,6 @@ class Trainer:
         self.best.restore(state["best"], self.arithmetic.device)
         self.rival.restore(state["rival"], self.arithmetic.device)
         self.elapsed = state["elapsed"]
-
-
-def _compiled(network: nn.Module, input_size: int) -> nn.Module:
-    from torch._dynamo import config
-
-    # a program for each size of the images, in either stage: beyond the limit they would run as they come
-    config.recompile_limit = max(config.recompile_limit, input_size // 2)
-    # CUDA graphs are `replay`'s
-    return torch.compile(network, dynamic=False)  # type: ignore[return-value]
 
 
 def fit(trainer: Trainer, validate: Validate, checkpoint: Checkpoint, watcher: Watcher) -> Fitted:

@@ -46,6 +46,16 @@ def cuda_graph(work: Callable[[], Tensor], device: torch.device) -> tuple[Callab
     return replay, result
 
 
+def compiled(network: nn.Module, input_size: int) -> nn.Module:
+    """The network as torch.compile has it, for images of at most that side."""
+    from torch._dynamo import config
+
+    # a program for each size of the images, in either stage: beyond the limit they would run as they come
+    config.recompile_limit = max(config.recompile_limit, input_size // 2)
+    # CUDA graphs are recorded here
+    return torch.compile(network, dynamic=False)  # type: ignore[return-value]
+
+
 def launched(work: Work, parameters: Sequence[nn.Parameter], arithmetic: Arithmetic) -> Work:
     """Work as it is done fastest: replayed on a GPU, unless a loss scaler looks at the gradients on the host."""
     is_replayed = arithmetic.device.type == "cuda" and not arithmetic.needs_scaler

@@ -14,7 +14,8 @@ from ferbench.report.commands import run_commands
 from ferbench.report.evidence import weigh_all
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
-from ferbench.report.markdown import half_width, render
+from ferbench.report.markdown import render
+from ferbench.report.remarks import half_width
 from ferbench.report.summary import in_short
 from ferbench.report.table import escape, table
 
