@@ -33,6 +33,7 @@ from ferbench.runner import (
     set_up,
     shared,
     throughput_of,
+    untimed,
     weights_of,
 )
 from ferbench.training.batches import Batches
@@ -194,6 +195,7 @@ def _stored(
     if here.device != record.environment.device:
         note += f"; trained on {record.environment.device}"
     scores = scores_by_split(predictions, clean_test(dataset))
-    made = derived_record(record, spec, scores, note, *shared(at_once), cost=cost, environment=here)
+    notes = [note, *shared(at_once), *untimed(cost.inference)]
+    made = derived_record(record, spec, scores, *notes, cost=cost, environment=here)
     store.write_run(made, predictions, weights)
     return made

@@ -18,7 +18,7 @@ from ferbench.errors import InputError
 from ferbench.evaluation.metrics import compute, scores_by_split
 from ferbench.evaluation.predict import predict_logits
 from ferbench.evaluation.predictions import Predictions, predictions_of
-from ferbench.evaluation.throughput import measure_throughput
+from ferbench.evaluation.throughput import BATCH_SIZES, measure_throughput
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
@@ -190,6 +190,7 @@ def run_one(
     predictions = _predictions(prepared, fitted)
     scores = scores_by_split(predictions, clean_test(dataset))
     seconds = max(fitted.elapsed, trained - start) + time.perf_counter() - trained
+    cost = _cost(prepared, fitted, seconds, macs, after)
     record = RunRecord(
         id=spec.id,
         spec=spec,
@@ -199,12 +200,12 @@ def run_one(
         best_epoch=fitted.best_epoch,
         history=[EpochRow(**asdict(e)) for e in fitted.history],
         scores=scores,
-        cost=_cost(prepared, fitted, seconds, macs, after),
+        cost=cost,
         environment=environment,
         arithmetic=_used(choice),
         source_finished_at=since,
         init_digest=init,
-        notes=[*dataset.notes, *notes, *_own_notes(prepared, at_once)],
+        notes=[*dataset.notes, *notes, *_own_notes(prepared, at_once), *untimed(cost.inference)],
     )
     store.write_run(record, predictions, weights_of(prepared.trainer.network))
     checkpoint.path.unlink(missing_ok=True)
@@ -280,6 +281,12 @@ def chosen_arithmetic(spec: RunSpec, dataset: Dataset, device: torch.device, che
 def shared(at_once: int) -> list[str]:
     """What the record of a run says that had others beside it."""
     return [f"up to {at_once} runs {SHARED}: speeds are lower than alone"] if at_once > 1 else []
+
+
+def untimed(inference: Sequence[Throughput]) -> list[str]:
+    """What a record says of batches whose inference speed it lacks."""
+    missing = sorted({*BATCH_SIZES} - {t.batch_size for t in inference})
+    return [f"no memory for the speed of inference with {size} images at once" for size in missing]
 
 
 def _own_notes(prepared: Prepared, at_once: int) -> list[str]:

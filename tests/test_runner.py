@@ -21,9 +21,9 @@ from ferbench.evaluation import throughput
 from ferbench.evaluation.metrics import score
 from ferbench.inputs import load_recipe
 from ferbench.models import MODELS
-from ferbench.records.record import Environment, RunRecord, failed_record
+from ferbench.records.record import Environment, RunRecord, Throughput, failed_record
 from ferbench.records.store import Store
-from ferbench.runner import CHECKPOINT_VERSION, run_one, set_up
+from ferbench.runner import CHECKPOINT_VERSION, run_one, set_up, untimed
 from ferbench.spec import Budget, DataKey, RunSpec
 from ferbench.training import fit
 from ferbench.training.checkpoint import Checkpoint
@@ -287,3 +287,9 @@ def test_oracle_where_val_and_test_differ_in_size_and_a_plateau_steers(tmp_path)
     record, fair = quickly(flattered, divide(uneven, "oracle"), store), quickly(spec, uneven, store)
     assert [row.lr for row in record.history] == [row.lr for row in fair.history]
     assert record.scores["honest"] == fair.scores["test"]
+
+
+def test_a_batch_too_large_to_be_timed_is_told():
+    timed = [Throughput(batch_size=1, images_per_second=9.0, rounds=3)]
+    assert untimed(timed) == ["no memory for the speed of inference with 256 images at once"]
+    assert untimed([*timed, Throughput(batch_size=256, images_per_second=9.0, rounds=3)]) == []
