@@ -30,6 +30,6 @@ def check_utf8(name: str, where: str) -> None:
 class Interrupted(BaseException):
     """The user or the system asked to stop; what was finished is on disk and the next call goes on from there."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("stopped; the same command goes on from the last epoch")
+    def __init__(self, exit_code: int, then: str = "the same command goes on from the last epoch") -> None:
+        super().__init__(f"stopped; {then}")
         self.exit_code = exit_code

@@ -61,6 +61,8 @@ MAY_IMPORT = {
         "records",
         "runner",
         "plan",
+        "worker",
+        "workers",
         "jobs",
         "listener",
     },

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import process_age
-from ferbench.errors import InputError
+from ferbench.errors import InputError, RunFailedError
+from ferbench.worker import reason_of
 
 if TYPE_CHECKING:
     from ferbench.plan import Plan
     from ferbench.recipe import Recipe
     from ferbench.records.bench import BenchRecord
+    from ferbench.spec import RunSpec
 
 
 def run_suite(
@@ -32,6 +34,7 @@ def run_suite(
 
     Raises:
         InputError: anything is unknown or does not fit.
+        RunFailedError: what was measured broke.
     """
     from ferbench.plan import make_plan
 
@@ -65,28 +68,38 @@ def _records(
             raise InputError(f"bench {suite}: {spec.recipe.imbalance.strategy} starts from a finished run")
     begun = process_age()
     for spec in plan.specs:
-        if suite == "accuracy":
-            from ferbench.bench.accuracy import measure_time_to_accuracy
+        try:
+            if suite == "accuracy":
+                from ferbench.bench.accuracy import measure_time_to_accuracy
 
-            # as if each run had a process of its own
-            record = measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
-        elif suite == "training":
-            from ferbench.bench.training import measure_training
-
-            record = measure_training(spec, plan.dataset, plan.device, rounds, seconds)
-        elif suite == "parts":
-            from ferbench.bench.parts import measure_parts
-
-            record = measure_parts(spec, plan.dataset, plan.device, rounds, seconds)
-        elif suite == "inference":
-            from ferbench.bench.inference import measure_inference
-
-            record = measure_inference(spec, len(plan.dataset.classes), plan.device, seconds)
-        else:
-            from ferbench.bench.growth import measure_growth
-
-            record = measure_growth(spec, plan.dataset, plan.device, rounds)
+                # as if each run had a process of its own
+                record = measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
+            else:
+                record = _measured(suite, spec, plan, rounds, seconds)
+        except InputError:
+            raise
+        except Exception as error:
+            raise RunFailedError(f"bench {suite}: {spec.id}: {reason_of(error)}") from error
         yield _called(record, spec.recipe, fixed)
+
+
+def _measured(suite: str, spec: RunSpec, plan: Plan, rounds: int, seconds: float) -> BenchRecord:
+    """What a suite that takes samples measures of one recipe."""
+    if suite == "training":
+        from ferbench.bench.training import measure_training
+
+        return measure_training(spec, plan.dataset, plan.device, rounds, seconds)
+    if suite == "parts":
+        from ferbench.bench.parts import measure_parts
+
+        return measure_parts(spec, plan.dataset, plan.device, rounds, seconds)
+    if suite == "inference":
+        from ferbench.bench.inference import measure_inference
+
+        return measure_inference(spec, len(plan.dataset.classes), plan.device, seconds)
+    from ferbench.bench.growth import measure_growth
+
+    return measure_growth(spec, plan.dataset, plan.device, rounds)
 
 
 def _called(record: BenchRecord, recipe: Recipe, fixed: dict[str, Any]) -> BenchRecord:

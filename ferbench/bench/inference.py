@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ferbench.bench.apart import Apart
 from ferbench.environment import peak_resident_bytes
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, utc_now
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 32, 256)
 ENGINES = ("eager", "compiled", "onnxruntime")
-FEWEST, MOST = 10, 1000
-"""Timed passes at one batch size."""
+TURNS = 5
+"""Of every engine at one batch size."""
+FEWEST, MOST = 2, 200
+"""Timed passes of a turn."""
+_FRESH = get_context("spawn")
+"""Not from a process that has imported torch: an engine's memory is its own."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,6 @@ class Task:
     device: str
     precision: Computed
     channels_last: bool
-    seconds: float
-    """For each batch size."""
     onnx_file: str
 
 
@@ -54,12 +58,16 @@ def measure_inference(spec: RunSpec, n_classes: int, device_name: str, seconds: 
 
     device = choose_device(device_name)
     a = choose_arithmetic(spec, n_classes, device).arithmetic
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         file = str(Path(folder) / "network.onnx")
-        rows = [
-            _row(Task(e, spec.recipe.model, n_classes, str(device), a.name, a.channels_last, seconds, file))
-            for e in ENGINES
-        ]
+        tasks = [Task(e, spec.recipe.model, n_classes, str(device), a.name, a.channels_last, file) for e in ENGINES]
+        timed = [_Timed(task, processes) for task in tasks]
+        for batch_size in BATCH_SIZES:
+            for _ in range(TURNS):
+                for engine in timed:
+                    engine.add(f"ms at {batch_size}", "passes", batch_size, seconds / TURNS)
+            for engine in timed:
+                engine.add(f"MB at {batch_size}", "peak_megabytes")
     return BenchRecord(
         suite="inference",
         subject=spec.recipe.model.name,
@@ -70,33 +78,54 @@ def measure_inference(spec: RunSpec, n_classes: int, device_name: str, seconds: 
             "input size": spec.recipe.model.input_size,
             "threads": torch.get_num_threads(),
         },
-        rows=rows,
+        rows=[t.row() for t in timed],
     )
 
 
-def _row(task: Task) -> BenchRow:
-    missing = [m for m in ("onnx", "onnxscript", "onnxruntime") if find_spec(m) is None]
-    if task.engine == "onnxruntime":
-        if missing:
-            return BenchRow(name=task.engine, samples={}, note=f"not installed: {', '.join(missing)} (the extra onnx)")
-        if task.device != "cpu":
-            return BenchRow(name=task.engine, samples={}, note="timed on CPUs only")
-    note = ""
-    try:
-        if task.engine == "onnxruntime":
-            note = f"logits within {_alone(export, task):.1g} of eager's"
-        samples = _alone(time_engine, task)
-    except BrokenProcessPool:
-        return BenchRow(name=task.engine, samples={}, note="the process was killed (out of memory?)")
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        return BenchRow(name=task.engine, samples={}, note=f"failed: {type(error).__name__}: {reason}")
-    return BenchRow(name=task.engine, samples={unit: rounded(values) for unit, values in samples.items()}, note=note)
+class _Timed:
+    """An engine in a process of its own, with its samples; one that has failed has none, and says why."""
+
+    def __init__(self, task: Task, processes: ExitStack) -> None:
+        self._name, self._note = task.engine, _unfit(task)
+        self._samples: dict[str, list[float]] = {}
+        self._engine: Apart | None = None
+        if self._note:
+            return
+        with self._noting():
+            if task.engine == "onnxruntime":
+                with ProcessPoolExecutor(1, mp_context=_FRESH) as pool:
+                    self._note = f"logits within {pool.submit(export, task).result():.1g} of eager's"
+            self._engine = processes.enter_context(Apart(Engine, task, context=_FRESH))
+            self.add("ready s", "ready_seconds")
+
+    def add(self, unit: str, method: str, *arguments: float) -> None:
+        """Keep what the engine's method gives as samples of that unit, unless the engine has failed."""
+        if self._engine is not None:
+            with self._noting():
+                self._samples.setdefault(unit, []).extend(self._engine.ask(method, *arguments))
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            killed = isinstance(error, BrokenProcessPool)
+            self._note = "the process was killed (out of memory?)" if killed else reason
+            self._samples, self._engine = {}, None
+
+    def row(self) -> BenchRow:
+        samples = {unit: rounded(values) for unit, values in self._samples.items()}
+        return BenchRow(name=self._name, samples=samples, note=self._note)
 
 
-def _alone(function: Callable[[Task], Any], task: Task) -> Any:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, task).result()
+def _unfit(task: Task) -> str:
+    """Why an engine is not timed here; empty: it is."""
+    if task.engine != "onnxruntime":
+        return ""
+    if missing := [m for m in ("onnx", "onnxscript", "onnxruntime") if find_spec(m) is None]:
+        return f"not installed: {', '.join(missing)} (the extra onnx)"
+    return "" if task.device == "cpu" else "timed on CPUs only"
 
 
 def export(task: Task) -> float:
@@ -122,31 +151,42 @@ def export(task: Task) -> float:
         return float((network(example) - torch.from_numpy(logits)).abs().max())
 
 
-def time_engine(task: Task) -> dict[str, list[float]]:
-    """By unit: the milliseconds of every pass at each batch size, the peak memory after it, the time to get ready."""
-    start = time.perf_counter()
-    run = _onnx_session(task) if task.engine == "onnxruntime" else _torch_session(task)
-    samples: dict[str, list[float]] = {}
-    size = task.model.input_size
-    for batch_size in BATCH_SIZES:
-        images = np.random.default_rng(0).standard_normal((batch_size, 1, size, size), np.float32)
-        run(images)
-        if batch_size == BATCH_SIZES[0]:
-            samples["ready s"] = [time.perf_counter() - start]
-        samples[f"ms at {batch_size}"] = _passes(run, images, task.seconds)
-        samples[f"MB at {batch_size}"] = [_peak_memory(task) / 1e6]
-    return samples
+class Engine:
+    """A network ready to be called."""
 
-
-def _passes(run: Callable[[Any], Any], images: Any, seconds: float) -> list[float]:
-    """Milliseconds of each pass, from host memory to logits on the host."""
-    run(images)
-    times: list[float] = []
-    while len(times) < FEWEST or (sum(times) < 1000 * seconds and len(times) < MOST):
+    def __init__(self, task: Task) -> None:
         start = time.perf_counter()
-        run(images)
-        times.append(1000 * (time.perf_counter() - start))
-    return times
+        self._task = task
+        self._run = _onnx_session(task) if task.engine == "onnxruntime" else _torch_session(task)
+        self._run(self._images(BATCH_SIZES[0]))
+        self._ready = time.perf_counter() - start
+
+    def ready_seconds(self) -> list[float]:
+        """The time until its first answer."""
+        return [self._ready]
+
+    def passes(self, batch_size: int, seconds: float) -> list[float]:
+        """Milliseconds of each pass, from host memory to logits on the host."""
+        images = self._images(batch_size)
+        self._run(images)
+        times: list[float] = []
+        while len(times) < FEWEST or (sum(times) < 1000 * seconds and len(times) < MOST):
+            start = time.perf_counter()
+            self._run(images)
+            times.append(1000 * (time.perf_counter() - start))
+        return times
+
+    def peak_megabytes(self) -> list[float]:
+        """The most memory so far: of the device on a GPU, resident in this process on a CPU."""
+        if self._task.device == "cpu":
+            return [peak_resident_bytes() / 1e6]
+        import torch
+
+        return [torch.cuda.max_memory_allocated(self._task.device) / 1e6]
+
+    def _images(self, batch_size: int) -> Any:
+        size = self._task.model.input_size
+        return np.random.default_rng(0).standard_normal((batch_size, 1, size, size), np.float32)
 
 
 def _torch_session(task: Task) -> Callable[[Any], Any]:
@@ -193,12 +233,3 @@ def _network(task: Task) -> Any:
             for values, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.running_mean, -0.5)):
                 torch.nn.init.uniform_(values, low, low + 1)  # type: ignore[arg-type]
     return network
-
-
-def _peak_memory(task: Task) -> float:
-    """Bytes: of the device on a GPU, resident in this process on a CPU."""
-    if task.device != "cpu":
-        import torch
-
-        return torch.cuda.max_memory_allocated(task.device)
-    return peak_resident_bytes()

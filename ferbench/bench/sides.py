@@ -1,4 +1,4 @@
-"""Three ways to train the same network on the same images: ours, the conventional loop, and the model alone."""
+"""Ways to train the same network on the same images: ours, the conventional loop, the model alone; and validation."""
 
 from __future__ import annotations
 
@@ -24,18 +24,14 @@ if TYPE_CHECKING:
 
 
 class Side(Protocol):
-    """One way to train."""
-
-    name: str
+    """What goes through images in batches."""
 
     def images_per_second(self, batches: int) -> float:
-        """Training speed over that many batches."""
+        """Its speed over that many batches."""
 
 
 class Ours:
     """`Trainer.run_epoch`, all of it but validation: order, augmentation, loss, clipping, EMA, the epoch's row."""
-
-    name = "ferbench"
 
     def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
         self.trainer = set_up(spec, dataset, arithmetic).trainer
@@ -60,10 +56,8 @@ class ModelAlone:
     They are launched as ours are.
     """
 
-    name = "model alone"
-
-    def __init__(self, spec: RunSpec, n_classes: int, arithmetic: Arithmetic) -> None:
-        recipe, self._arithmetic = spec.recipe, arithmetic
+    def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
+        recipe, n_classes, self._arithmetic = spec.recipe, len(dataset.classes), arithmetic
         self._network = _network(recipe.model, n_classes, arithmetic)
         groups = parameter_groups(self._network, head_name(MODELS[recipe.model.name], self._network), recipe.optimizer)
         self._optimizer = build_optimizer(groups, recipe.optimizer, scaled=False)
@@ -99,8 +93,7 @@ class Conventional:
     is torch's default implementation (AdamW where the recipe has Muon), its loss torch's own with label smoothing.
     """
 
-    def __init__(self, name: str, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
-        self.name = name
+    def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
         self._spec, self._arithmetic = spec, arithmetic
         recipe, n_classes = spec.recipe, len(dataset.classes)
         self._network = _network(recipe.model, n_classes, arithmetic)
@@ -156,6 +149,22 @@ class Conventional:
             num_workers=workers,
             pin_memory=self._arithmetic.device.type == "cuda",
         )
+
+
+class Validation:
+    """What an epoch's validation does: logits of val, and its scores."""
+
+    def __init__(self, spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
+        self._prepared = set_up(spec, dataset, arithmetic)
+
+    def images_per_second(self, batches: int) -> float:
+        """Its speed over the images of that many training batches, or val's where these are fewer."""
+        dataset = self._prepared.dataset
+        n = min(batches * self._prepared.spec.batch_size, len(dataset.val))
+        prepared = replace(self._prepared, dataset=replace(dataset, val=dataset.val.take(np.arange(n))))
+        start = time.perf_counter()
+        prepared.validate(prepared.trainer.network, prepared.spec.recipe.model.input_size)
+        return n / (time.perf_counter() - start)
 
 
 @dataclass

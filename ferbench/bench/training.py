@@ -1,20 +1,19 @@
-"""Training speed: ours against the conventional loop and against the model alone, in turns, in one process."""
+"""Training speed: ours against the conventional loop and against the model alone, each in its process, in turns."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, matrix_rate
-from ferbench.environment import Arithmetic, choose_device, describe, nearest_precision
+from ferbench.bench.apart import Apart
+from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, Validation, matrix_rate
+from ferbench.environment import Arithmetic, choose_device, describe, keep_freed_memory, nearest_precision
 from ferbench.models.cost import count_cost
 from ferbench.probe import choose_arithmetic
 from ferbench.recipe import ONE_SIZE
 from ferbench.records.bench import BenchRecord, BenchRow, Suite, rounded
 from ferbench.records.record import Environment, utc_now
-from ferbench.runner import set_up
 from ferbench.training.replay import WARM_UPS
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ OVERRIDES = {
 
 SLOW_STEP = 15.0
 """Seconds; a side whose first step takes longer is timed by that step alone."""
-VALIDATED = 512
-"""Val images of a timed validation."""
 
 
 def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int, seconds: float) -> BenchRecord:
@@ -51,19 +48,16 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
     device = choose_device(device_name)
     environment = Environment(**describe(device))
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
-    sides = _sides(spec, dataset, arithmetic)
-    timed = [_Timed(s, spec.batch_size, seconds, device) for s in sides]
-    rates: list[float] = []
-    for turn in range(rounds):
-        # another side begins each time, so that a machine that slows down slows all alike
-        for i in range(len(timed)):
-            timed[(i + turn) % len(timed)].sample()
-        rates.append(matrix_rate(arithmetic))
+    with _sides(spec, dataset, arithmetic) as sides:
+        timed = [_Timed(name, side, spec.batch_size, seconds, device) for name, side in sides.items()]
+        rates: list[float] = []
+        for turn in range(rounds):
+            # another side begins each time, so that a machine that slows down slows all alike
+            for i in range(len(timed)):
+                timed[(i + turn) % len(timed)].sample()
+            rates.append(matrix_rate(arithmetic))
     rows = [t.row() for t in timed]
     rows.append(BenchRow(name="matrix product", samples={"GMAC/s": rounded(rates)}))
-    rows.append(
-        BenchRow(name="validation", samples={"images/s": rounded(_validation(spec, dataset, arithmetic, rounds))})
-    )
     sizes = {
         # of what is trained
         "MACs": count_cost(spec.recipe.model.model_copy(update={"flip_tta": False}), len(dataset.classes))[1],
@@ -99,23 +93,51 @@ def training_record(
     )
 
 
-def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> list[Side]:
+@contextmanager
+def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Iterator[dict[str, Side]]:
+    """The sides by name; their processes end with the block."""
     device = arithmetic.device
     half: Literal["bf16", "fp16"] = "fp16" if nearest_precision("bf16", device) == "fp16" else "bf16"
-    return [
-        Ours(spec, dataset, arithmetic),
-        Conventional("conventional fp32", spec, dataset, Arithmetic(device, "fp32")),
+    made: dict[str, tuple[Callable[..., Side], Arithmetic]] = {
+        "ferbench": (Ours, arithmetic),
+        "conventional fp32": (Conventional, Arithmetic(device, "fp32")),
         # where bf16 is emulated too: that is what a user gets who switches autocast on
-        Conventional("conventional autocast", spec, dataset, Arithmetic(device, half)),
-        ModelAlone(spec, len(dataset.classes), arithmetic),
-    ]
+        "conventional autocast": (Conventional, Arithmetic(device, half)),
+        "model alone": (ModelAlone, arithmetic),
+        "validation": (Validation, arithmetic),
+    }
+    with ExitStack() as processes:
+        yield {
+            name: processes.enter_context(_SideApart(make, spec, dataset, arithmetic))
+            for name, (make, arithmetic) in made.items()
+        }
+
+
+class _SideApart(Apart):
+    """A side in a process of its own."""
+
+    def __init__(self, make: Callable[..., Side], spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
+        super().__init__(_made, make, spec, dataset, arithmetic)
+
+    def images_per_second(self, batches: int) -> float:
+        """As the side's own."""
+        return float(self.ask("images_per_second", batches))
+
+
+def _made(make: Callable[..., Side], spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Side:
+    """A side in a process as its users have it."""
+    if make is not Conventional:
+        keep_freed_memory()
+    # what a device does with fp32 holds for a process
+    choose_device(str(arithmetic.device))
+    return make(spec, dataset, arithmetic)
 
 
 class _Timed:
     """A side with its samples."""
 
-    def __init__(self, side: Side, batch_size: int, seconds: float, device: torch.device) -> None:
-        self._side, self._note = side, ""
+    def __init__(self, name: str, side: Side, batch_size: int, seconds: float, device: torch.device) -> None:
+        self._name, self._side, self._note = name, side, ""
         self._samples: list[float] = []
         first = side.images_per_second(1)
         self._slow = batch_size / first > SLOW_STEP
@@ -129,7 +151,7 @@ class _Timed:
             self._samples.append(self._side.images_per_second(self._batches))
 
     def row(self) -> BenchRow:
-        return BenchRow(name=self._side.name, samples={"images/s": rounded(self._samples)}, note=self._note)
+        return BenchRow(name=self._name, samples={"images/s": rounded(self._samples)}, note=self._note)
 
 
 def warmed_up(side: Side, batch_size: int, seconds: float, device: torch.device) -> int:
@@ -137,15 +159,3 @@ def warmed_up(side: Side, batch_size: int, seconds: float, device: torch.device)
     # on a GPU until batches are recorded
     side.images_per_second(WARM_UPS if device.type == "cuda" else 1)
     return max(2, round(seconds * side.images_per_second(2) / batch_size))
-
-
-def _validation(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic, rounds: int) -> list[float]:
-    """Images/s of a validation, scores included."""
-    val = dataset.val.take(np.arange(min(VALIDATED, len(dataset.val))))
-    prepared = set_up(spec, dataset, arithmetic)
-    samples = []
-    for _ in range(1 + rounds):
-        start = time.perf_counter()
-        prepared.predict(prepared.trainer.network, "val", val)
-        samples.append(len(val) / (time.perf_counter() - start))
-    return samples[1:]

@@ -66,7 +66,7 @@ def bench(
             print(path)
             broken += [f"{record.subject}: {row.name} {row.note}" for row in record.rows if row.has_failed]
     except KeyboardInterrupt:
-        raise Interrupted(130) from None
+        raise Interrupted(130, "what was measured before is stored") from None
     if broken:
         for line in broken:
             say(f"ferbench: {line}")

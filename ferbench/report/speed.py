@@ -196,11 +196,11 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
             "model alone", "ours / fp32", "ours / autocast", "ours / alone", "MFU", "validation",
         ],
         _training,
-        "Training images/s with the recipe's batch and augmentation; sides take turns in one process. Conventional: "
-        "torchvision on Pillow images in one loader process per core, NCHW. Model alone: forward, backward and update "
-        "on one resident batch. ours / ...: median and range of the ratios within a round. MFU: 3 x MACs x images/s "
-        "over the rate of a large matrix product in the same arithmetic. Validation: its share of an epoch with all "
-        "training and val images.",
+        "Training images/s with the recipe's batch and augmentation; each side has a process of its own, and they take "
+        "turns. Conventional: torchvision on Pillow images in one loader process per core, NCHW. Model alone: forward, "
+        "backward and update on one resident batch. ours / ...: median and range of the ratios within a round. MFU: 3 "
+        "x MACs x images/s over the rate of a large matrix product in the same arithmetic. Validation: its share of an "
+        "epoch with all training and val images.",
     ),
     "parts": (
         ["model", "arithmetic", "batch", "part", "ms a batch", "ms to launch it", "share of the loop"],
@@ -214,8 +214,8 @@ _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] 
             "passes", "remark",
         ],
         _inference,
-        "From images in host memory to logits there. Each engine runs in a process of its own, so its memory is what a "
-        "user of it alone would need.",
+        "From images in host memory to logits there. Each engine has a process of its own, so its memory is what a "
+        "user of it alone would need, and they take turns.",
     ),
     "start": (
         ["what", "s", "range", "peak memory, MB", "images"],

@@ -42,8 +42,8 @@ def test_conventional_augmentation_is_the_recipes(drawn, spec_of):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_every_side_trains_the_whole_network(name, ema, drawn, spec_of):
     spec = spec_of(**{"optimizer.name": name, "training.ema_decay": ema})
-    ours, alone = Ours(spec, drawn, CPU), ModelAlone(spec, 7, CPU)
-    theirs = Conventional("conventional", spec, drawn, Arithmetic(CPU.device, "fp32"))
+    ours, alone = Ours(spec, drawn, CPU), ModelAlone(spec, drawn, CPU)
+    theirs = Conventional(spec, drawn, Arithmetic(CPU.device, "fp32"))
     assert ours.images_per_second(2) > 0
     for side in (alone, theirs):
         before = [p.clone() for p in side._network.parameters()]
@@ -62,7 +62,7 @@ def test_ours_trains_as_many_batches_as_it_is_asked_to(drawn, spec_of):
 def test_conventional_counts_no_batch_that_was_ready_before(drawn, spec_of, monkeypatch):
     from ferbench.bench import sides
 
-    theirs = Conventional("conventional", spec_of(), drawn, Arithmetic(CPU.device, "fp32"))
+    theirs = Conventional(spec_of(), drawn, Arithmetic(CPU.device, "fp32"))
     steps = []
     real = theirs._step
     monkeypatch.setattr(theirs, "_step", lambda images, labels: steps.append(len(images)) or real(images, labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import get_args
 
@@ -21,7 +22,7 @@ from ferbench.bench.training import measure_training
 from ferbench.cli.bench import Suites
 from ferbench.data.dataset import Dataset
 from ferbench.environment import Arithmetic
-from ferbench.errors import InputError
+from ferbench.errors import InputError, RunFailedError
 from ferbench.plan import make_plan
 from ferbench.probe import Choice
 from ferbench.records.bench import BenchRow, Suite
@@ -107,11 +108,12 @@ def test_inference_runs_each_engine_alone(spec_of, monkeypatch):
 
 
 def test_engine_that_cannot_run_says_why(spec_of, monkeypatch):
-    task = Task("eager", spec_of().recipe.model, 7, "nowhere", "fp32", True, 0.01, "")
-    row = inference._row(task)
-    assert row.note.startswith("failed: RuntimeError: ") and row.has_failed
-    monkeypatch.setattr(inference, "find_spec", lambda name: None)
-    row = inference._row(replace(task, engine="onnxruntime", device="cpu"))
+    task = Task("eager", spec_of().recipe.model, 7, "nowhere", "fp32", True, "")
+    with ExitStack() as processes:
+        row = inference._Timed(task, processes).row()
+        assert row.note.startswith("failed: RuntimeError: ") and row.has_failed
+        monkeypatch.setattr(inference, "find_spec", lambda name: None)
+        row = inference._Timed(replace(task, engine="onnxruntime", device="cpu"), processes).row()
     assert row.note == "not installed: onnx, onnxscript, onnxruntime (the extra onnx)" and not row.samples
 
 
@@ -186,6 +188,23 @@ def test_target_is_reached_at_the_whole_size_and_later_runs_do_not_count_earlier
     rows = [record.rows[0] for record, _ in suite]
     assert [r.note for r in rows] == ["reached", "reached"]
     assert [r.samples["s"] for r in rows] == [[101.0, 102.0, 103.0]] * 2
+
+
+def test_suite_that_breaks_says_which_recipe_broke_it_and_keeps_what_was_measured(faces, tmp_path, monkeypatch):
+    measure = parts.measure_parts
+
+    def breaks_vgg(spec, *args):
+        if spec.recipe.model.name == "vgg16":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return measure(spec, *args)
+
+    monkeypatch.setattr(parts, "measure_parts", breaks_vgg)
+    words = {"models": "plain_cnn,vgg16", "overrides": {"model.input_size": 16}, "seeds": (0,), "target": 0.0}
+    suite = run_suite("parts", **words, rounds=1, seconds=0.01, source=faces, results=tmp_path / "r", device="cpu")
+    _, path = next(suite)
+    with pytest.raises(RunFailedError, match=r"^bench parts: .*vgg16.*: OutOfMemoryError: CUDA out of memory. Tried"):
+        next(suite)
+    assert path.exists()
 
 
 def test_command_stores_what_it_measured(ferbench, tmp_path):
