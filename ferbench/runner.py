@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +28,7 @@ from ferbench.records.store import CHECKPOINT, HONEST, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher
-from ferbench.training.fit import Fitted, Trainer, fit
+from ferbench.training.fit import Fitted, Trainer, TrainingDivergedError, fit
 from ferbench.training.heads import replace_head
 from ferbench.training.strategies import strategy_of
 from ferbench.training.treatment import Treatment
@@ -77,9 +78,15 @@ def predict_split(
     split: Split,
     size: int = 0,
 ) -> Predictions:
-    """A network's predictions on a split, at the recipe's input size where no other is given."""
+    """A network's predictions on a split, at the recipe's input size where no other is given.
+
+    Raises:
+        TrainingDivergedError: they are not finite: the loss of the last batches came before their update.
+    """
     batches = Batches.of(split, len(dataset.classes), recipe.model, recipe.training, arithmetic)
     logits = predict_logits(network, batches.evaluation(size or recipe.model.input_size), arithmetic)
+    if not np.isfinite(logits).all():
+        raise TrainingDivergedError(f"training diverged: the logits of {name} are not all finite")
     return predictions_of(name, dataset.classes, image_ids(name, len(split)), split.labels, logits)
 
 
@@ -167,7 +174,7 @@ def run_one(
 
     Raises:
         InputError: the data are not those of the spec, or have no test split.
-        TrainingDivergedError: the loss is no longer finite.
+        TrainingDivergedError: the loss, or what the network says of val, is no longer finite.
     """
     check_dataset(spec, dataset)
     start = time.perf_counter()

@@ -42,7 +42,7 @@ def run_trial(
 
     Raises:
         ValueError: the data set has a test split: nothing of a study may depend on one.
-        TrainingDivergedError: the loss is no longer finite.
+        TrainingDivergedError: the loss, or what the network says of val, is no longer finite.
     """
     if dataset.test is not None:
         raise ValueError("a trial was given a test split")

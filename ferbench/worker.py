@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
+from ferbench.errors import RunFailedError
 from ferbench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -213,4 +214,5 @@ def _data_of(job: Job) -> Dataset:
 def reason_of(error: BaseException) -> str:
     """An error as one line."""
     text = " ".join(str(error).split())
-    return (text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}")[:500]
+    ours = isinstance(error, ValueError | RunFailedError)
+    return (text if ours and text else f"{type(error).__name__}: {text}")[:500]

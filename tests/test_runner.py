@@ -82,6 +82,14 @@ def quickly(spec: RunSpec, dataset: Dataset, store: Store) -> RunRecord:
         return run_one(spec, dataset, store, "cpu", Nobody())
 
 
+def test_training_that_val_shows_to_have_diverged_has_diverged(drawn, tmp_path):
+    # one batch: its loss is that of the weights before
+    wild = {"optimizer.lr": 1e30, "optimizer.clip_norm": 0.0, "schedule.name": "constant", "schedule.warmup": 0.0}
+    spec = spec_of(drawn, batch_size=120, **wild)
+    with pytest.raises(fit.TrainingDivergedError, match=r"^training diverged: the logits of val are not all finite$"):
+        quickly(spec, drawn, Store(tmp_path))
+
+
 def test_a_good_record_takes_the_place_of_a_failed_one(run):
     store, spec, record = run
     assert store.is_done(spec)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferbench.environment import process_age
+from ferbench.environment import keep_freed_memory, process_age
 from ferbench.errors import InputError, RunFailedError
 from ferbench.worker import reason_of
 
@@ -61,14 +62,16 @@ def _records(
     if suite == "start":
         from ferbench.bench.start import measure_start
 
-        yield measure_start(plan.dataset, rounds)
+        with _told(suite, "commands and loads"):
+            record = measure_start(plan.dataset, rounds)
+        yield record
         return
     for spec in plan.specs:
         if spec.source != spec:
             raise InputError(f"bench {suite}: {spec.recipe.imbalance.strategy} starts from a finished run")
     begun = process_age()
     for spec in plan.specs:
-        try:
+        with _told(suite, spec.id):
             if suite == "accuracy":
                 from ferbench.bench.accuracy import measure_time_to_accuracy
 
@@ -76,15 +79,24 @@ def _records(
                 record = measure_time_to_accuracy(plan, spec, target, start=process_age() - begun)
             else:
                 record = _measured(suite, spec, plan, rounds, seconds)
-        except InputError:
-            raise
-        except Exception as error:
-            raise RunFailedError(f"bench {suite}: {spec.id}: {reason_of(error)}") from error
         yield _called(record, spec.recipe, fixed)
+
+
+@contextmanager
+def _told(suite: str, subject: str) -> Iterator[None]:
+    """Whatever breaks is one line that names what was measured."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise RunFailedError(f"bench {suite}: {subject}: {reason_of(error)}") from error
 
 
 def _measured(suite: str, spec: RunSpec, plan: Plan, rounds: int, seconds: float) -> BenchRecord:
     """What a suite that takes samples measures of one recipe."""
+    # as a training does, what the probe of its arithmetic times included
+    keep_freed_memory()
     if suite == "training":
         from ferbench.bench.training import measure_training
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import choose_device, describe, process_age
+from ferbench.errors import RunFailedError
 from ferbench.jobs import run_many
 from ferbench.listener import Silence
 from ferbench.plan import Plan
@@ -51,12 +52,17 @@ def measure_time_to_accuracy(plan: Plan, spec: RunSpec, target: float, start: fl
 
     Args:
         start: age of this process in seconds from which on it is counted.
+
+    Raises:
+        RunFailedError: the run failed.
     """
     clock = _Clock(target, start)
     with tempfile.TemporaryDirectory() as folder:
         try:
             run_many(replace(plan, specs=(spec,), store=Store(folder)), clock)
-            note = clock.reason or "not reached"
+            if clock.reason:
+                raise RunFailedError(clock.reason)
+            note = "not reached"
         except _Reached:
             note = "reached"
     samples = {"s": rounded(clock.seconds), "val accuracy": rounded(clock.accuracy)}

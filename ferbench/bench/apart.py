@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, set_start_method
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.context import BaseContext
-from typing import Any, Self
+from typing import Any
 
+from ferbench.errors import RunFailedError
 from ferbench.workers import FORKS
 
-_made: Any = None
+Ask = Callable[..., Any]
+"""Calls a method of the object, by name, with arguments; returns or raises what it does."""
+
+_object: Any = None
 """In such a process: what it was started for."""
 
 
-class Apart:
-    """An object in a process of its own, which does nothing unless it is asked to; the end of the block ends it.
+@contextmanager
+def apart(make: Callable[..., object], *arguments: object, context: BaseContext | None = None) -> Iterator[Ask]:
+    """A way to ask an object in a process of its own, which is idle unless it is asked to; it ends with the block.
 
     Args:
         make: makes the object there; it, its arguments, and what is asked and answered are pickled.
         context: how the process is started; by default it finds torch imported.
+
+    Raises:
+        RunFailedError: the process was killed; `Ask` raises it too.
     """
-
-    def __init__(self, make: Callable[..., object], *arguments: object, context: BaseContext | None = None) -> None:
-        self._pool = ProcessPoolExecutor(1, context or _with_torch(), _end_quietly)
-        self._begun = self._pool.submit(_make, make, arguments)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def ask(self, method: str, *arguments: object) -> Any:
-        """What a method of the object returns.
-
-        Raises:
-            BrokenProcessPool: the process was killed.
-            Exception: whatever making the object or the method has raised.
-        """
-        self._begun.result()
-        return self._pool.submit(_ask, method, arguments).result()
+    with ProcessPoolExecutor(1, context or _with_torch(), _belong_to_parent) as pool:
+        # made before the block, whose first times would else be those of a busy machine
+        pid = _answer(pool, _make, make, arguments)
+        try:
+            yield lambda method, *words: _answer(pool, _ask, method, words)
+        except BaseException:
+            # nobody waits for what it is at
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            raise
 
 
-def _end_quietly() -> None:
-    # on Ctrl-C, of which the parent tells
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _make(make: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    global _made
-    # a loader's own processes start as they do by default, not as this one did
-    set_start_method(None, force=True)
-    _made = make(*arguments)
-
-
-def _ask(method: str, arguments: tuple[object, ...]) -> Any:
-    return getattr(_made, method)(*arguments)
+def _answer(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: object) -> Any:
+    try:
+        return pool.submit(function, *arguments).result()
+    except BrokenProcessPool:
+        raise RunFailedError("the process was killed (out of memory?)") from None
 
 
 def _with_torch() -> BaseContext:
@@ -67,3 +60,27 @@ def _with_torch() -> BaseContext:
     # nothing of ours: it would be looked for in the current folder first
     context.set_forkserver_preload(["torch", "timm", "torchvision"])
     return context
+
+
+def _belong_to_parent() -> None:
+    # Ctrl-C ends it without a word, and so does whatever ends the parent
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)
+
+
+def _make(make: Callable[..., object], arguments: tuple[object, ...]) -> int:
+    global _object
+    # a loader's own processes start as they do by default, not as this one did
+    set_start_method(None, force=True)
+    _object = make(*arguments)
+    return os.getpid()
+
+
+def _ask(method: str, arguments: tuple[object, ...]) -> Any:
+    return getattr(_object, method)(*arguments)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ferbench.bench.sides import Ours
 from ferbench.bench.training import training_record
-from ferbench.environment import choose_device, describe, keep_freed_memory
+from ferbench.environment import choose_device, describe
 from ferbench.probe import choose_arithmetic
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment
@@ -27,8 +27,6 @@ def measure_growth(spec: RunSpec, dataset: Dataset, device_name: str, rounds: in
     """
     device = choose_device(device_name)
     environment = Environment(**describe(device))
-    # as a training's process does
-    keep_freed_memory()
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     sizes = sorted({min(n, len(dataset.train)) for n in SIZES})
     ours = Ours(spec, dataset, arithmetic)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferbench.bench.apart import Apart
+from ferbench.bench.apart import Ask, apart
 from ferbench.environment import peak_resident_bytes
+from ferbench.errors import RunFailedError
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, utc_now
 
@@ -77,6 +76,7 @@ def measure_inference(spec: RunSpec, n_classes: int, device_name: str, seconds: 
             "arithmetic": str(a),
             "input size": spec.recipe.model.input_size,
             "threads": torch.get_num_threads(),
+            "processes": "one an engine, in turns",
         },
         rows=[t.row() for t in timed],
     )
@@ -88,30 +88,30 @@ class _Timed:
     def __init__(self, task: Task, processes: ExitStack) -> None:
         self._name, self._note = task.engine, _unfit(task)
         self._samples: dict[str, list[float]] = {}
-        self._engine: Apart | None = None
+        self._engine: Ask | None = None
         if self._note:
             return
         with self._noting():
             if task.engine == "onnxruntime":
-                with ProcessPoolExecutor(1, mp_context=_FRESH) as pool:
-                    self._note = f"logits within {pool.submit(export, task).result():.1g} of eager's"
-            self._engine = processes.enter_context(Apart(Engine, task, context=_FRESH))
+                with apart(Export, task, context=_FRESH) as ask:
+                    self._note = f"logits within {ask('write'):.1g} of eager's"
+            self._engine = processes.enter_context(apart(Engine, task, context=_FRESH))
             self.add("ready s", "ready_seconds")
 
     def add(self, unit: str, method: str, *arguments: float) -> None:
         """Keep what the engine's method gives as samples of that unit, unless the engine has failed."""
         if self._engine is not None:
             with self._noting():
-                self._samples.setdefault(unit, []).extend(self._engine.ask(method, *arguments))
+                self._samples.setdefault(unit, []).extend(self._engine(method, *arguments))
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            killed = isinstance(error, BrokenProcessPool)
-            self._note = "the process was killed (out of memory?)" if killed else reason
+            reason = " ".join(str(error).split())[:200]
+            killed = isinstance(error, RunFailedError)
+            self._note = reason if killed else f"failed: {type(error).__name__}: {reason}"
             self._samples, self._engine = {}, None
 
     def row(self) -> BenchRow:
@@ -128,27 +128,34 @@ def _unfit(task: Task) -> str:
     return "" if task.device == "cpu" else "timed on CPUs only"
 
 
-def export(task: Task) -> float:
-    """Write the network as ONNX, with a free batch size; the largest difference of a logit from torch's is returned."""
-    import torch
+@dataclass
+class Export:
+    """A network to be written as ONNX."""
 
-    network = _network(task)
-    example = torch.randn(2, 1, task.model.input_size, task.model.input_size)
-    batch = {0: torch.export.Dim("batch")}
-    torch.onnx.export(
-        network,
-        (example,),
-        task.onnx_file,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=(batch,),
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
-    logits = _onnx_session(task)(example.numpy())
-    with torch.inference_mode():
-        return float((network(example) - torch.from_numpy(logits)).abs().max())
+    task: Task
+
+    def write(self) -> float:
+        """Write it, with a free batch size; the largest difference of a logit from torch's is returned."""
+        import torch
+
+        network = _network(self.task)
+        size = self.task.model.input_size
+        example = torch.randn(2, 1, size, size)
+        batch = {0: torch.export.Dim("batch")}
+        torch.onnx.export(
+            network,
+            (example,),
+            self.task.onnx_file,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(batch,),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+        logits = _onnx_session(self.task)(example.numpy())
+        with torch.inference_mode():
+            return float((network(example) - torch.from_numpy(logits)).abs().max())
 
 
 class Engine:

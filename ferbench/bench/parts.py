@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferbench.bench.sides import Ours, synchronise
 from ferbench.bench.training import training_record, warmed_up
-from ferbench.environment import choose_device, describe, keep_freed_memory
+from ferbench.environment import choose_device, describe
 from ferbench.probe import choose_arithmetic
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment
@@ -38,11 +38,9 @@ def measure_parts(spec: RunSpec, dataset: Dataset, device_name: str, rounds: int
     """
     device = choose_device(device_name)
     environment = Environment(**describe(device))
-    # as a training's process does
-    keep_freed_memory()
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     ours = Ours(spec, dataset, arithmetic)
-    batches = warmed_up(ours, spec.batch_size, seconds, device)
+    batches = warmed_up(ours.images_per_second, spec.batch_size, seconds, device)
     parts = _parts(ours)
     samples: dict[str, dict[str, list[float]]] = {name: {"ms": []} for name in parts}
     for _ in range(rounds):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ferbench.bench.apart import Apart
+from ferbench.bench.apart import apart
 from ferbench.bench.sides import Conventional, ModelAlone, Ours, Side, Validation, matrix_rate
 from ferbench.environment import Arithmetic, choose_device, describe, keep_freed_memory, nearest_precision
 from ferbench.models.cost import count_cost
@@ -49,7 +50,7 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
     environment = Environment(**describe(device))
     arithmetic = choose_arithmetic(spec, len(dataset.classes), device).arithmetic
     with _sides(spec, dataset, arithmetic) as sides:
-        timed = [_Timed(name, side, spec.batch_size, seconds, device) for name, side in sides.items()]
+        timed = [_Timed(name, speed, spec.batch_size, seconds, device) for name, speed in sides.items()]
         rates: list[float] = []
         for turn in range(rounds):
             # another side begins each time, so that a machine that slows down slows all alike
@@ -64,7 +65,7 @@ def measure_training(spec: RunSpec, dataset: Dataset, device_name: str, rounds: 
         "train images": len(dataset.train),
         "val images": len(dataset.val),
     }
-    return training_record("training", spec, dataset, arithmetic, environment, rows, **sizes)
+    return training_record("training", spec, dataset, arithmetic, environment, rows, processes="one a side", **sizes)
 
 
 def training_record(
@@ -74,7 +75,7 @@ def training_record(
     arithmetic: Arithmetic,
     environment: Environment,
     rows: list[BenchRow],
-    **settings: int,
+    **settings: int | str,
 ) -> BenchRecord:
     """What a suite that trains has measured, with the settings that all of them have."""
     return BenchRecord(
@@ -93,9 +94,13 @@ def training_record(
     )
 
 
+Speed = Callable[[int], float]
+"""Images/s over a number of batches."""
+
+
 @contextmanager
-def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Iterator[dict[str, Side]]:
-    """The sides by name; their processes end with the block."""
+def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Iterator[dict[str, Speed]]:
+    """The sides by name, each in a process of its own; they end with the block."""
     device = arithmetic.device
     half: Literal["bf16", "fp16"] = "fp16" if nearest_precision("bf16", device) == "fp16" else "bf16"
     made: dict[str, tuple[Callable[..., Side], Arithmetic]] = {
@@ -108,20 +113,9 @@ def _sides(spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Iterator[
     }
     with ExitStack() as processes:
         yield {
-            name: processes.enter_context(_SideApart(make, spec, dataset, arithmetic))
-            for name, (make, arithmetic) in made.items()
+            name: partial(processes.enter_context(apart(_made, make, spec, dataset, each)), "images_per_second")
+            for name, (make, each) in made.items()
         }
-
-
-class _SideApart(Apart):
-    """A side in a process of its own."""
-
-    def __init__(self, make: Callable[..., Side], spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> None:
-        super().__init__(_made, make, spec, dataset, arithmetic)
-
-    def images_per_second(self, batches: int) -> float:
-        """As the side's own."""
-        return float(self.ask("images_per_second", batches))
 
 
 def _made(make: Callable[..., Side], spec: RunSpec, dataset: Dataset, arithmetic: Arithmetic) -> Side:
@@ -136,26 +130,26 @@ def _made(make: Callable[..., Side], spec: RunSpec, dataset: Dataset, arithmetic
 class _Timed:
     """A side with its samples."""
 
-    def __init__(self, name: str, side: Side, batch_size: int, seconds: float, device: torch.device) -> None:
-        self._name, self._side, self._note = name, side, ""
+    def __init__(self, name: str, speed: Speed, batch_size: int, seconds: float, device: torch.device) -> None:
+        self._name, self._speed, self._note = name, speed, ""
         self._samples: list[float] = []
-        first = side.images_per_second(1)
+        first = speed(1)
         self._slow = batch_size / first > SLOW_STEP
         if self._slow:
             self._samples, self._note = [first], "one step, its first: too slow for more"
             return
-        self._batches = warmed_up(side, batch_size, seconds, device)
+        self._batches = warmed_up(speed, batch_size, seconds, device)
 
     def sample(self) -> None:
         if not self._slow:
-            self._samples.append(self._side.images_per_second(self._batches))
+            self._samples.append(self._speed(self._batches))
 
     def row(self) -> BenchRow:
         return BenchRow(name=self._name, samples={"images/s": rounded(self._samples)}, note=self._note)
 
 
-def warmed_up(side: Side, batch_size: int, seconds: float, device: torch.device) -> int:
+def warmed_up(speed: Speed, batch_size: int, seconds: float, device: torch.device) -> int:
     """How many batches, two or more, take a side about that long, now that it runs as fast as it will."""
     # on a GPU until batches are recorded
-    side.images_per_second(WARM_UPS if device.type == "cuda" else 1)
-    return max(2, round(seconds * side.images_per_second(2) / batch_size))
+    speed(WARM_UPS if device.type == "cuda" else 1)
+    return max(2, round(seconds * speed(2) / batch_size))

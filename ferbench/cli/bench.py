@@ -65,8 +65,9 @@ def bench(
             show_bench(record)
             print(path)
             broken += [f"{record.subject}: {row.name} {row.note}" for row in record.rows if row.has_failed]
-    except KeyboardInterrupt:
-        raise Interrupted(130, "what was measured before is stored") from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        code = stop.exit_code if isinstance(stop, Interrupted) else 130
+        raise Interrupted(code, "what was measured before is stored") from None
     if broken:
         for line in broken:
             say(f"ferbench: {line}")

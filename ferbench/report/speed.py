@@ -41,6 +41,8 @@ def tables(records: Sequence[BenchRecord]) -> Iterator[Table]:
         commits = ", ".join(sorted({r.environment.commit or "unknown" for r in own}))
         rows = [row for r in own for row in row_of(r)]
         changes = {r.subject: str(r.settings["changes"]) for r in own if "changes" in r.settings}
+        if before := [r.subject for r in own if suite in _BEFORE and "processes" not in r.settings]:
+            remark = f"{remark} Before that was so, {_BEFORE[suite]}: {', '.join(before)}."
         yield Table(suite, machine, headers, rows, remark, f"Commit {commits}", changes)
 
 
@@ -188,6 +190,12 @@ def _ratio(ours: list[float], theirs: list[float]) -> str:
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
+
+_BEFORE = {
+    "training": "with all sides in one process, which kept no freed memory, and validation after them",
+    "inference": "with one engine after the other",
+}
+"""How records without the setting `processes` were measured, by suite."""
 
 _SUITES: dict[str, tuple[list[str], Callable[[BenchRecord], Iterator[list[str]] | list[list[str]]], str]] = {
     "training": (

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from concurrent.futures.process import BrokenProcessPool
+import threading
+import time
 from multiprocessing import get_context, get_start_method
+from pathlib import Path
 
 import pytest
 
-from ferbench.bench.apart import Apart
+from ferbench.bench.apart import apart
+from ferbench.errors import RunFailedError
 from ferbench.workers import FORKS
 
 
@@ -28,33 +32,76 @@ class Counter:
     def starts(self) -> str:
         return get_start_method()
 
+    def rest(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def has_ended(pid: int, seconds: float = 20.0) -> bool:
+    """Whether a process ends in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_object_lives_in_one_process_until_the_end_of_the_block():
-    with Apart(Counter, 3) as counter, Apart(Counter, 5) as other:
-        assert [counter.ask("add", 2), counter.ask("add", 2)] == [5, 7]
-        pid, has_torch = counter.ask("where")
-        assert pid not in (os.getpid(), other.ask("where")[0])
+    with apart(Counter, 3) as ask, apart(Counter, 5) as other:
+        assert [ask("add", 2), ask("add", 2)] == [5, 7]
+        pid, has_torch = ask("where")
+        assert pid not in (os.getpid(), other("where")[0])
         assert has_torch == FORKS
         # its loaders start their processes as they do here
-        assert counter.ask("starts") == get_start_method()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        assert ask("starts") == get_start_method()
+    assert has_ended(pid)
 
 
 def test_fresh_process_has_imported_nothing():
-    with Apart(Counter, 0, context=get_context("spawn")) as counter:
-        assert not counter.ask("where")[1]
+    with apart(Counter, 0, context=get_context("spawn")) as ask:
+        assert not ask("where")[1]
 
 
 def test_what_goes_wrong_there_is_raised_here():
-    with Apart(Counter, "x") as broken, pytest.raises(ValueError, match="invalid literal"):
-        broken.ask("add", 1)
-    with Apart(Counter, 0) as counter:
+    with pytest.raises(ValueError, match="invalid literal"), apart(Counter, "x"):
+        pass
+    with apart(Counter, 0) as ask:
         with pytest.raises(TypeError):
-            counter.ask("add", "x")
-        assert counter.ask("add", 1) == 1
-        with pytest.raises(BrokenProcessPool):
-            counter.ask("die")
+            ask("add", "x")
+        assert ask("add", 1) == 1
+        for _ in range(2):
+            with pytest.raises(RunFailedError, match=r"^the process was killed \(out of memory\?\)$"):
+                ask("die")
+
+
+def test_error_does_not_wait_for_what_the_process_is_at():
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), apart(Counter, 0) as ask:
+        main = threading.main_thread().ident
+        threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT]).start()
+        ask("rest", 60)
+    assert time.monotonic() - start < 50
+
+
+def test_process_ends_with_its_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import time\n"
+        "from ferbench.bench.apart import apart\n"
+        "from tests.bench.test_apart import Counter\n"
+        "if __name__ == '__main__':\n"
+        "    with apart(Counter, 0) as ask:\n"
+        "        print(ask('where')[0], flush=True)\n"
+        "        time.sleep(300)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        assert not has_ended(pid, 0.5)
+        parent.kill()
+    assert has_ended(pid)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import pytest
 import torch
 
 from ferbench import bench
-from ferbench.bench import accuracy, growth, inference, parts, run_suite, training
+from ferbench.bench import accuracy, growth, inference, parts, run_suite, start, training
 from ferbench.bench.accuracy import measure_time_to_accuracy
 from ferbench.bench.growth import measure_growth
 from ferbench.bench.inference import Task, measure_inference
 from ferbench.bench.parts import WHOLE, measure_parts
+from ferbench.bench.sides import Conventional, ModelAlone, Ours, Validation
 from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
 from ferbench.cli.bench import Suites
@@ -27,6 +29,8 @@ from ferbench.plan import make_plan
 from ferbench.probe import Choice
 from ferbench.records.bench import BenchRow, Suite
 from ferbench.report.speed import render, tables
+
+from .conftest import CPU
 
 
 def samples(record) -> dict[str, dict[str, int]]:
@@ -49,6 +53,33 @@ def test_training_times_every_side_in_every_round(drawn, spec_of):
     # mirror images are no part of training
     twice = measure_training(spec_of(**{"model.flip_tta": True}), drawn, "cpu", rounds=1, seconds=0.01)
     assert twice.settings["MACs"] == record.settings["MACs"]
+
+
+class Told:
+    """A side whose speed is the number of its process."""
+
+    def __init__(self, *_) -> None: ...
+
+    def images_per_second(self, batches: int) -> float:
+        return os.getpid()
+
+
+def test_each_side_has_a_process_of_its_own(drawn, spec_of, monkeypatch):
+    for side in ("Ours", "Conventional", "ModelAlone", "Validation"):
+        monkeypatch.setattr(training, side, Told)
+    with training._sides(spec_of(), drawn, CPU) as sides:
+        processes = [speed(1) for speed in sides.values()]
+    assert len({*processes, os.getpid()}) == 6
+
+
+def test_ours_and_the_model_alone_keep_freed_memory_and_the_conventional_loop_does_not(drawn, spec_of, monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: kept.append(True))
+    expected = {Ours: 1, ModelAlone: 1, Validation: 1, Conventional: 0}
+    for side, times in expected.items():
+        kept.clear()
+        training._made(side, spec_of(), drawn, CPU)
+        assert len(kept) == times, side
 
 
 def test_a_side_that_is_too_slow_is_timed_by_its_first_step(drawn, spec_of, monkeypatch):
@@ -105,6 +136,28 @@ def test_inference_runs_each_engine_alone(spec_of, monkeypatch):
         assert row.samples["MB at 1"][0] < record.row("eager").samples["MB at 1"][0]
     else:
         assert "not installed" in row.note
+
+
+def test_engines_take_turns_at_each_batch_size(spec_of, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def recording(make, task, context=None):
+        def ask(method, *words):
+            asked.append((task.engine, method, *words[:1]))
+            return [1.0]
+
+        yield ask
+
+    monkeypatch.setattr(inference, "apart", recording)
+    monkeypatch.setattr(inference, "ENGINES", ("eager", "compiled"))
+    record = measure_inference(spec_of(), 7, "cpu", seconds=0.01)
+    both = ("eager", "compiled")
+    turns = [(e, "passes", 32) for e in both] * inference.TURNS + [(e, "peak_megabytes") for e in both]
+    assert asked[: len(both)] == [(e, "ready_seconds") for e in both]
+    at_32 = len(both) + len(turns)
+    assert asked[at_32 : at_32 + len(turns)] == turns
+    assert samples(record)["eager"]["ms at 256"] == inference.TURNS
 
 
 def test_engine_that_cannot_run_says_why(spec_of, monkeypatch):
@@ -205,6 +258,27 @@ def test_suite_that_breaks_says_which_recipe_broke_it_and_keeps_what_was_measure
     with pytest.raises(RunFailedError, match=r"^bench parts: .*vgg16.*: OutOfMemoryError: CUDA out of memory. Tried"):
         next(suite)
     assert path.exists()
+
+
+def test_failed_run_or_load_takes_no_records_place(faces, tmp_path, monkeypatch):
+    words = {"models": "plain_cnn", "overrides": {}, "seeds": (0,), "target": 0.5, "rounds": 1, "seconds": 1.0}
+    words |= {"source": faces, "results": tmp_path / "r", "device": "cpu"}
+    monkeypatch.setattr(accuracy, "run_many", lambda plan, clock: clock.on_end(None, Failed("OutOfMemoryError: no")))
+    with pytest.raises(RunFailedError, match=r"^bench accuracy: .*plain_cnn.*: OutOfMemoryError: no$"):
+        list(run_suite("accuracy", **words))
+    monkeypatch.setattr(start.subprocess, "run", broken)
+    with pytest.raises(RunFailedError, match=r"^bench start: commands and loads: CalledProcessError: Command"):
+        list(run_suite("start", **words))
+    assert not (tmp_path / "r").exists()
+
+
+@dataclass
+class Failed:
+    reason: str
+
+
+def broken(*args, **kwargs):
+    raise subprocess.CalledProcessError(1, ["ferbench"])
 
 
 def test_command_stores_what_it_measured(ferbench, tmp_path):
