@@ -41,8 +41,7 @@ def apart(make: Callable[..., object], *arguments: object, context: BaseContext 
             yield lambda method, *words: _answer(pool, _ask, method, words)
         except BaseException:
             # nobody waits for what it is at
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _end(pid)
             raise
 
 
@@ -63,15 +62,25 @@ def _with_torch() -> BaseContext:
 
 
 def _belong_to_parent() -> None:
-    # Ctrl-C ends it without a word, and so does whatever ends the parent
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # with the processes that it starts it is a group, which Ctrl-C does not reach; the parent hears it, and ends them
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
     if parent := parent_process():
         parent.join()
-    os._exit(1)
+    _end(os.getpid())
+
+
+def _end(pid: int) -> None:
+    """End such a process and those that it has started, at once."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGTERM)
 
 
 def _make(make: Callable[..., object], arguments: tuple[object, ...]) -> int:

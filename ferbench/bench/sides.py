@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ferbench.data.dataset import Dataset, Split
     from ferbench.recipe import AugmentRecipe, ModelRecipe
     from ferbench.spec import RunSpec
+
+
+PREFETCHED = 2
+"""Batches that each process of a loader makes ahead: torch's default."""
 
 
 class Side(Protocol):
@@ -102,20 +107,25 @@ class Conventional:
         self._scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.needs_scaler)
         self._ema = _ema(self._network, recipe.training.ema_decay)
         self._faces = PillowFaces(dataset.train, recipe.model, recipe.augment)
+        self._workers = usable_cores()
+        # one epoch without end: starting the processes and sharing memory with them are a small part of a long one
+        self._batches = iter(self._loader())
 
     def images_per_second(self, batches: int) -> float:
-        """Training speed over that many batches, once the loader's processes have filled their queues."""
-        workers = max(usable_cores(), 1)
-        ahead = 2 * workers
-        loader = iter(self._loader(workers, (ahead + batches) * self._spec.batch_size))
-        for _ in range(ahead):
-            next(loader)
+        """Training speed over that many batches, as in the midst of an epoch."""
+        # what was made while nobody trained is not counted
+        for _ in range(PREFETCHED * self._workers):
+            next(self._batches)
+        self._train(self._workers)
+        return self._train(batches)
+
+    def _train(self, batches: int) -> float:
         device = self._arithmetic.device
         synchronise(device)
         start = time.perf_counter()
         seen = correct = 0
         total = 0.0
-        for batch in loader:
+        for batch in islice(self._batches, batches):
             images, labels = (t.to(device, non_blocking=True) for t in batch)
             value, logits = self._step(images, labels)
             # what is commonly printed beside the progress bar
@@ -140,13 +150,13 @@ class Conventional:
             self._ema.update(self._network)
         return value, logits
 
-    def _loader(self, workers: int, images: int) -> Any:
-        order = np.resize(np.random.default_rng(0).permutation(len(self._faces)), images).tolist()
+    def _loader(self) -> Any:
         return torch.utils.data.DataLoader(
             self._faces,  # type: ignore[arg-type]
             batch_size=self._spec.batch_size,
-            sampler=order,
-            num_workers=workers,
+            sampler=cycle(np.random.default_rng(0).permutation(len(self._faces)).tolist()),
+            num_workers=self._workers,
+            prefetch_factor=PREFETCHED,
             pin_memory=self._arithmetic.device.type == "cuda",
         )
 

@@ -116,22 +116,24 @@ def tune(
 
 
 def _go_on(plan: Any, keep_pruned: bool) -> bool:
-    """Whether the study came to its end and has a best trial now."""
+    """Whether the study came to its end, no trial failed on the way and it has a best one now."""
     from ferbench.report import write_study as write_files
     from ferbench.report.studies import headline
     from ferbench.study.tune import tune
 
-    has_ended = True
+    went_well = True
     with _shown(plan) as bars:
         try:
-            tune(plan, bars, keep_pruned=keep_pruned)
+            if failed := tune(plan, bars, keep_pruned=keep_pruned):
+                went_well = False
+                say(f"ferbench: {plan.name}: trials failed: {failed}; worker.log in the folder of each says more")
         except RunFailedError as error:
-            has_ended = False
+            went_well = False
             say(f"ferbench: {error}")
     write_files(plan.store, plan.name)
     record = plan.store.study(plan.name)
     print(headline(record))
-    return has_ended and record.best is not None
+    return went_well and record.best is not None
 
 
 @contextmanager
@@ -287,12 +289,18 @@ def promote(
     except KeyboardInterrupt:
         raise Interrupted(130) from None
     stays = verdict.winner <= verdict.baseline and not force
-    recipe = promotion.recipe_of(record, chosen)
-    with reached():
-        # first: once the recipe is another one, the same command is refused
-        ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": not stays}))
-        write_study(store, name, ledger)
-    path = None if stays else promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
+    recipe, path = promotion.recipe_of(record, chosen), None
+
+    def note(is_recipe: bool) -> None:
+        with reached():
+            ledger.note_promotion(verdict.promotion.model_copy(update={"is_recipe": is_recipe}))
+            write_study(store, name, ledger)
+
+    # first: once the recipe is another one, the same command is refused
+    note(is_recipe=False)
+    if not stays:
+        path = promotion.write_recipe(store, folder, record, verdict.promotion, recipe)
+        note(is_recipe=True)
     write_files(store, name)
     print(
         f"val {record.spec.objectives[0]}: {chosen.values[0]:.4f} in the study, {verdict.winner:.4f} on fresh seeds, "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ferbench.evaluation.metrics import METRICS
 from ferbench.evaluation.predictions import Predictions
 from ferbench.evaluation.resampling import LEVEL, Draws, Interval, Spread, percentile_interval, seed_spread
 
@@ -64,7 +65,9 @@ def interval(draws: Draws, metric: str) -> Interval:
     if n == 1:
         return percentile_interval(on_images[0])
     error, freedom = welch(float(on_images.mean(0).var(ddof=1)), [(seed_spread(own, on_images), n, n - 1)])
-    return _student(draws.means[metric], error, freedom)
+    low, high = _student(draws.means[metric], error, freedom)
+    # no score is negative, and what is the better the higher is a share
+    return Interval(max(low, 0.0), min(high, 1.0) if METRICS[metric].higher_is_better else high)
 
 
 def _student(middle: float, error: float, freedom: float) -> Interval:
@@ -198,7 +201,7 @@ def rank_intervals(n: int, separable: set[tuple[int, int]]) -> list[tuple[int, i
 
     Args:
         n: entries, numbered by rank from 0.
-        separable: pairs (i, j), i < j, that can be told apart.
+        separable: pairs (i, j) that can be told apart, of which i is better.
     """
     better, worse = Counter(j for _, j in separable), Counter(i for i, _ in separable)
     return [(1 + better[i], n - worse[i]) for i in range(n)]
@@ -211,7 +214,7 @@ def groups(n: int, separable: set[tuple[int, int]]) -> list[str]:
 
     Args:
         n: entries, numbered by rank from 0.
-        separable: pairs (i, j), i < j.
+        separable: pairs (i, j), in any order.
     """
     columns: list[set[int]] = [set(range(n))]
     for i, j in sorted(separable):

@@ -201,8 +201,12 @@ class Store:
         self.write(self.folder(record.spec) / "record.json", _text_of(record))
 
     def write_failure(self, record: RunRecord) -> None:
-        """Store why a run failed, but over none that is done: what it gave before stays."""
-        if not self.is_done(record.spec):
+        """Store why a run failed, but over no record of one that went well, out of date though it may be."""
+        try:
+            has_scores = self.has_record(record.spec) and self.record(record.spec).status == "ok"
+        except InputError:
+            has_scores = False
+        if not has_scores:
             self.write_record(record)
 
     def write(self, path: Path, content: bytes) -> None:

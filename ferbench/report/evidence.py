@@ -148,10 +148,17 @@ def _gains(
 
 
 def separable(draws: Sequence[Draws], pooled: Pooled) -> set[tuple[int, int]]:
-    """The pairs of entries whose accuracies differ at ERROR_RATE, all pairs taken together."""
+    """The pairs of entries whose accuracies differ at ERROR_RATE, all pairs taken together, the better one first.
+
+    Where they share some of their trainings it is the better over those, whatever the means over all.
+    """
     pairs = list(combinations(range(len(draws)), 2))
-    p_values = [compare(draws[i], draws[j], "accuracy", pooled).p for i, j in pairs]
-    return {pair for pair, p in zip(pairs, holm(p_values), strict=True) if p < ERROR_RATE}
+    found = [compare(draws[i], draws[j], "accuracy", pooled) for i, j in pairs]
+    return {
+        (i, j) if c.difference > 0 else (j, i)
+        for (i, j), c, p in zip(pairs, found, holm([c.p for c in found]), strict=True)
+        if p < ERROR_RATE
+    }
 
 
 def load_predictions(entry: Entry, store: Store, split: str) -> list[Predictions]:

@@ -56,7 +56,7 @@ def _of_scores(track: Track) -> Iterator[str]:
         test = (
             "Student's t with the paired bootstrap's error, a single seed being taken to vary as the table's others "
             "do; between views of one single seed McNemar's mid-p"
-            if any(len(e.seeds) > 1 for e in track.entries)
+            if any(len(e.seeds) > 1 for e in track.entries if e.evidence)
             else "McNemar's mid-p"
         )
         yield (

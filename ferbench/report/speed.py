@@ -192,7 +192,8 @@ def _number(value: float) -> str:
 
 
 _BEFORE = {
-    "training": "with all sides in one process, which kept no freed memory, and validation after them",
+    "training": "with all sides in one process, which kept no freed memory, loaders started anew for each sample, and "
+    "validation after them",
     "inference": "with one engine after the other",
 }
 """How records without the setting `processes` were measured, by suite."""

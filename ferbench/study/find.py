@@ -25,14 +25,15 @@ def ledgers(store: Store, wanted: str, storage: str | None) -> dict[str, Ledger]
     with reached():
         database = None if storage is None else open_database(storage)
         there = _names(store, database)
-        for name in () if database else map(str.strip, wanted.split(",")):
-            if name not in there and store.has_study(name):
-                raise InputError(
-                    f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, is missing"
-                )
-        found = _open(store, database, _matching(there, wanted))
+        matching = _matching(there, wanted)
+        found = _open(store, database, matching)
+    for name in () if database else map(str.strip, wanted.split(",")):
+        if name not in found and store.has_study(name):
+            state = "holds no study" if name in there else "is missing"
+            raise InputError(f"study {name} has only its study.json here; {JOURNAL}, from which it goes on, {state}")
     if not found:
-        raise _none(wanted, "in the database" if database else f"with its storage in {store.root / 'studies'}", there)
+        where = "in the database" if database else f"with its storage in {store.root / 'studies'}"
+        raise _none(wanted, where, [name for name in there if name not in matching])
     return found
 
 

@@ -218,16 +218,18 @@ class Ledger:
         """The trial cannot be trained, and would fail again."""
         self._end(asked, {**facts, "reason": reason}, state=TrialState.FAIL)
 
-    def hand_back(self, asked: Asked, reason: str, seconds: float, *, killed: bool) -> None:
-        """Queue the trial again, to go on from its checkpoint; what kills its worker again and again fails."""
+    def hand_back(self, asked: Asked, reason: str, seconds: float, *, killed: bool) -> str | None:
+        """Queue the trial again, to go on from its checkpoint; what kills its worker again and again fails, and why."""
         if self.is_lost(asked):
             self._keeper.release(asked.trial)
-            return
+            return None
         if killed and asked.attempt >= MOST_ATTEMPTS:
-            self.fail(asked, f"{reason}, {asked.attempt} times", {"seconds": seconds})
-            return
+            reason = f"{reason}, {asked.attempt} times"
+            self.fail(asked, reason, {"seconds": seconds})
+            return reason
         queue(self.study, asked.trial.params, asked.slot, asked.attempt + killed, seconds)
         self._tell(asked.trial, state=TrialState.FAIL)
+        return None
 
     def _end(self, asked: Asked, facts: dict[str, Any], **outcome: Any) -> None:
         # another machine may have taken it for dead, and another attempt be at work: what comes of this one is void

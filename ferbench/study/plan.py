@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def plan_studies(
     track, store, chosen = choose_budget(budget, dataset), Store(results), _devices(devices, workers)
     check_overrides(dict(overrides or {}), track)
     wanted = [wanted_study(word, name, objectives, overrides or {}, track, key) for word in sources]
+    for a, b in combinations(wanted, 2):
+        if a.base == b.base and a.spec != b.spec and not fork:
+            raise InputError(
+                f"--models {models_wanted}: two different studies would be called {a.base}: --fork numbers them, "
+                "--name NAME in a command of its own tells one apart"
+            )
     database = None if storage is None else open_database(storage, heartbeat_seconds)
     with reached():
         for study in wanted:

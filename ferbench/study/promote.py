@@ -111,9 +111,14 @@ def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
     """Where the new recipe goes: baselines/, unless a folder is given.
 
     Raises:
-        InputError: baselines/ is an installed package's, or the study says nothing of full runs.
+        InputError: baselines/ is an installed package's, the study says nothing of full runs, or `out` is no folder.
     """
     if out is not None:
+        try:
+            # now: the runs take hours
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {out}: {error.strerror}, expected a folder") from None
         return out
     baselines, spec = shipped("baselines"), record.spec
     if "site-packages" in baselines.parts or not (baselines.parent / "pyproject.toml").is_file():

@@ -242,6 +242,9 @@ def open_database(url: str, heartbeat_seconds: int = HEARTBEAT_SECONDS) -> Opene
             return storage, Heartbeats(storage)
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             raise InputError(f"--storage {shown}: its driver is not installed ({error})") from None
+        except RuntimeError as error:
+            # made by an Optuna that keeps its tables otherwise
+            raise InputError(f"--storage {shown}: {_reason(error)}") from None
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             # several machines that make the tables at once get in each other's way, but once
             if attempt + 1 == _CONNECTION_ATTEMPTS:

@@ -34,8 +34,8 @@ class _AtWork:
     ended: bool = False
 
 
-def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False) -> None:
-    """Have a study go on until its limit is reached and no trial is at work, here or elsewhere.
+def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False) -> int:
+    """Have a study go on until its limit is reached and no trial is at work, here or elsewhere; how many failed here.
 
     A worker that is killed costs its trial the epoch that it was in. What ends this function, Ctrl-C too, hands its
     trials back, to be gone on with.
@@ -54,12 +54,13 @@ def tune(plan: StudyPlan, listener: TrialListener, *, keep_pruned: bool = False)
                 loop.listen(workers)
         finally:
             loop.hand_back(workers)
+    return loop.failures
 
 
 class _Loop:
     def __init__(self, plan: StudyPlan, listener: TrialListener, keep_pruned: bool) -> None:
         self._plan, self._ledger, self._listener, self._keep = plan, plan.ledger, listener, keep_pruned
-        self._has_begun, self._failed = False, 0
+        self._has_begun, self.failures, self._in_a_row = False, 0, 0
         self._waited_for: list[int] = []
 
     def fill(self, workers: Workers[_AtWork]) -> bool:
@@ -100,10 +101,14 @@ class _Loop:
 
     def _count(self, failure: str | None) -> None:
         """Give up where trial after trial fails: the fault is not the trials'."""
-        self._failed = 0 if failure is None else self._failed + 1
-        if failure is not None and self._failed >= MOST_FAILURES:
+        if failure is None:
+            self._in_a_row = 0
+            return
+        self.failures += 1
+        self._in_a_row += 1
+        if self._in_a_row >= MOST_FAILURES:
             raise RunFailedError(
-                f"{self._plan.name}: {self._failed} trials failed one after the other, the last: {failure}"
+                f"{self._plan.name}: {self._in_a_row} trials failed one after the other, the last: {failure}"
             )
 
     def listen(self, workers: Workers[_AtWork]) -> None:
@@ -115,9 +120,12 @@ class _Loop:
                 self._hear(worker, event.pop("event"), event)
             elif not worker.task.ended:
                 task = worker.task
-                self._ledger.hand_back(task.asked, death(worker.exit_code), self._spent(task), killed=True)
+                failure = self._ledger.hand_back(task.asked, death(worker.exit_code), self._spent(task), killed=True)
                 task.ended = True
                 self._tell_end(task.asked)
+                if failure is not None:
+                    self._forget_checkpoint(task)
+                    self._count(failure)
         self._ledger.beat()
 
     def _hear(self, worker: Worker[_AtWork], said: str, facts: dict[str, Any]) -> None:
@@ -148,10 +156,15 @@ class _Loop:
         else:
             self._ledger.fail(task.asked, facts["reason"], known)
         task.ended = True
-        if not is_lost and not (said == "pruned" and self._keep):
-            (self._plan.trial_folder(task.asked.slot) / CHECKPOINT).unlink(missing_ok=True)
+        # one that diverged is not gone on with
+        is_kept = said == "pruned" and self._keep and not facts.get("reason")
+        if not is_lost and not is_kept:
+            self._forget_checkpoint(task)
         self._tell_end(task.asked)
         self._count(facts["reason"] if said == "failed" else None)
+
+    def _forget_checkpoint(self, task: _AtWork) -> None:
+        (self._plan.trial_folder(task.asked.slot) / CHECKPOINT).unlink(missing_ok=True)
 
     def _spent(self, task: _AtWork) -> float:
         return task.asked.seconds_before + time.monotonic() - task.began

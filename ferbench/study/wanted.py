@@ -94,13 +94,16 @@ def name_of(study: Wanted, store: Store, database: Opened | None, fork: bool) ->
     for n in count(1):
         name = study.base if n == 1 else f"{study.base}-{n}"
         folder = store.root / "studies" / name
-        opened = database or (open_journal(folder) if (folder / JOURNAL).is_file() else None)
-        ledger = opened and open_ledger(opened[0], name, opened[1])
-        if ledger is None and not store.has_study(name):
+        journal = open_journal(folder) if (folder / JOURNAL).is_file() else None
+        local = journal and open_ledger(journal[0], name, journal[1])
+        ledger = open_ledger(database[0], name, database[1]) if database else local
+        if database and local:
+            why = f"goes on from the journal in {folder}, whose files a database's would take"
+        elif ledger is None and not store.has_study(name):
             if refusal and not fork:
                 break
             return name
-        if ledger is None:
+        elif ledger is None:
             # a clone has the studies that were committed, but not their journals
             why = f"is in {folder / 'study.json'} without its storage, and cannot go on"
         elif ledger.spec != study.spec:

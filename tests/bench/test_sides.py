@@ -62,14 +62,17 @@ def test_ours_trains_as_many_batches_as_it_is_asked_to(drawn, spec_of):
 def test_conventional_counts_no_batch_that_was_ready_before(drawn, spec_of, monkeypatch):
     from ferbench.bench import sides
 
-    theirs = Conventional(spec_of(), drawn, Arithmetic(CPU.device, "fp32"))
-    steps = []
-    real = theirs._step
-    monkeypatch.setattr(theirs, "_step", lambda images, labels: steps.append(len(images)) or real(images, labels))
     monkeypatch.setattr(sides, "usable_cores", lambda: 1)
-    theirs.images_per_second(3)
-    # the loader's one process keeps two batches ahead, which are dropped
-    assert steps == [8, 8, 8]
+    theirs = Conventional(spec_of(), drawn, Arithmetic(CPU.device, "fp32"))
+    steps, drawn_batches = [], []
+    real, loader = theirs._step, theirs._batches
+    monkeypatch.setattr(theirs, "_step", lambda images, labels: steps.append(len(images)) or real(images, labels))
+    monkeypatch.setattr(theirs, "_batches", (drawn_batches.append(b) or b for b in loader))
+    clock = iter([0.0, 1.0, 2.0, 5.0])
+    monkeypatch.setattr(sides.time, "perf_counter", lambda: next(clock))
+    # the loader's one process keeps two batches ahead, which are dropped; one is trained on before the time is taken
+    assert theirs.images_per_second(3) == 3 * 8 / 3.0
+    assert steps == [8, 8, 8, 8] and len(drawn_batches) == 6
 
 
 def test_matrix_rate_counts_multiply_accumulates(monkeypatch):

@@ -22,9 +22,10 @@ from ferbench.bench.sides import Conventional, ModelAlone, Ours, Validation
 from ferbench.bench.start import measure_start
 from ferbench.bench.training import measure_training
 from ferbench.cli.bench import Suites
+from ferbench.cli.bench import bench as bench_command
 from ferbench.data.dataset import Dataset
 from ferbench.environment import Arithmetic
-from ferbench.errors import InputError, RunFailedError
+from ferbench.errors import InputError, Interrupted, RunFailedError
 from ferbench.plan import make_plan
 from ferbench.probe import Choice
 from ferbench.records.bench import BenchRow, Suite
@@ -270,6 +271,16 @@ def test_failed_run_or_load_takes_no_records_place(faces, tmp_path, monkeypatch)
     with pytest.raises(RunFailedError, match=r"^bench start: commands and loads: CalledProcessError: Command"):
         list(run_suite("start", **words))
     assert not (tmp_path / "r").exists()
+
+
+def test_stop_signal_says_that_what_was_measured_is_stored(monkeypatch):
+    def stopped(*_, **__):
+        raise Interrupted(143)
+
+    monkeypatch.setattr(bench, "run_suite", stopped)
+    with pytest.raises(Interrupted, match=r"^stopped; what was measured before is stored$") as stop:
+        bench_command(Suites.start)
+    assert stop.value.exit_code == 143
 
 
 @dataclass

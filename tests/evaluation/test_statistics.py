@@ -67,6 +67,15 @@ def test_interval_of_several_seeds_is_students():
     assert interval(known, "accuracy") == pytest.approx(stats.t.interval(0.95, 2, 0.615, stats.sem(scores[:2])))
 
 
+def test_intervals_reach_beyond_no_score():
+    good, better = given([0] * 97 + [1] * 3, [0] * 100), given([0] * 100, [0] * 100)
+    (draws,) = resample([[good, better]])
+    low, high = interval(draws, "accuracy")
+    assert low < 0.97 and high == 1.0
+    low, high = interval(draws, "nll")
+    assert low == 0.0 and high > draws.means["nll"]
+
+
 def test_interval_of_seeds_that_are_alike_is_of_the_images():
     (draws,) = resample([[model(5)] * 3])
     alone = percentile_interval(draws.on_images["accuracy"][0])

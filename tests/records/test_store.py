@@ -238,6 +238,13 @@ def test_failure_is_stored_over_no_run_that_is_done(store, spec, done, environme
     assert store.is_done(spec) and store.record(spec).status == "ok"
     store.write_failure(failed_record(other(spec), "out of memory", environment))
     assert store.record(other(spec)).reason == "out of memory"
+    # its scores are there, whatever else is missing
+    (store.folder(spec) / "val.npz").unlink()
+    store.write_failure(failed_record(spec, "out of memory", environment))
+    assert not store.is_done(spec) and store.record(spec).status == "ok"
+    (store.folder(spec) / "record.json").write_text("torn")
+    store.write_failure(failed_record(spec, "out of memory", environment))
+    assert store.record(spec).reason == "out of memory"
 
 
 @pytest.mark.parametrize("name", ["copy", "plain_cnn-none-s0-00000000"])

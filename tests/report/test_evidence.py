@@ -8,9 +8,9 @@ import pytest
 from ferbench.evaluation.metrics import METRICS, score
 from ferbench.evaluation.predictions import predictions_of
 from ferbench.evaluation.resampling import resample
-from ferbench.evaluation.statistics import interval
+from ferbench.evaluation.statistics import Pooled, Spread, interval, rank_intervals
 from ferbench.records.store import Store
-from ferbench.report.evidence import WEIGHED, telling_of_seeds, weigh_all
+from ferbench.report.evidence import WEIGHED, separable, telling_of_seeds, weigh_all
 from ferbench.report.frame import frame
 from ferbench.report.leaderboard import build
 from ferbench.report.markdown import render
@@ -133,6 +133,22 @@ def test_views_are_paired_with_the_seeds_they_share_and_say_nothing_more_of_seed
     assert not set(track.entries[seen].evidence.group) & set(track.entries[plain].evidence.group)
     assert telling_of_seeds(track.entries) == [i for i in places.values() if i != seen]
     assert telling_of_seeds([track.entries[seen]]) == []
+
+
+def right_on(first: int):
+    """Predictions that are right on that many of the images."""
+    answers = np.where(np.arange(600) < first, LABELS, (LABELS + 1) % 3)
+    return predictions_of("test", CLASSES, [f"test-{i:05d}" for i in range(600)], LABELS, 9.0 * np.eye(3)[answers])
+
+
+def test_better_is_who_is_better_over_the_trainings_that_both_have():
+    # a lucky first seed, which the other view lacks: ahead in the mean, behind over the seeds of both
+    run, view = [right_on(560), right_on(420), right_on(420)], [right_on(460), right_on(460)]
+    draws = resample([run, view], [["s0", "s1", "s2"], ["s1", "s2"]])
+    assert draws[0].means["accuracy"] > draws[1].means["accuracy"]
+    found = separable(draws, Pooled(Spread(0.0, 0.0), 0))
+    assert found == {(1, 0)}
+    assert rank_intervals(2, found) == [(2, 2), (1, 1)]
 
 
 def test_only_entries_that_tables_show_are_weighed(store, make_run, monkeypatch):

@@ -78,7 +78,8 @@ def obey(epoch):
             elif word == "sleep":
                 time.sleep(600)
             elif word == "rest":
-                time.sleep(5)
+                while not (place / "go").exists():
+                    time.sleep(0.05)
 
 log("begin", number, os.getpid(), time.time())
 for epoch in range(1, epochs + 1):
@@ -134,6 +135,10 @@ class Fake:
     def order(self, text: str) -> None:
         """Lines of "NUMBER EPOCH WORD"; see FAKE_WORKER."""
         (self._place / "orders").write_text(text)
+
+    def go(self) -> None:
+        """End the rest of those that rest."""
+        (self._place / "go").touch()
 
     def told(self) -> list[list[str]]:
         """The words of each line of its log."""

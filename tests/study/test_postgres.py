@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from ferbench.study.find import studies
+from ferbench.records.store import Store
 from ferbench.study.tune import tune
 
 
@@ -95,8 +95,9 @@ def test_four_workers_of_two_machines(database, planned, fake, tmp_path, rows, w
     assert found[0].params == plan.space.start
     # both worked, and both know it all
     for n in range(2):
-        (record,) = studies(plan.store.__class__(tmp_path / f"machine{n}"), "*", database)
-        assert record.trials == found
+        store = Store(tmp_path / f"machine{n}")
+        assert store.study(plan.name).trials == found
+        assert list(store.root.rglob("trials/*/worker.log")), f"machine {n} trained nothing"
 
 
 def test_killed_worker_is_tried_again_from_its_checkpoint(database, planned, fake, rows, ears):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
@@ -151,6 +152,14 @@ def test_failure_is_a_failed_trial_and_divergence_a_bad_one(planned, fake, rows,
     assert len(rows(plan)) == 4
 
 
+def test_checkpoints_of_pruned_trials_stay_but_of_those_that_diverged(planned, fake, rows, ears):
+    fake.order("1 3 diverge\n")
+    plan = planned(12)
+    tune(plan, ears(), keep_pruned=True)
+    pruned = {r.number for r in rows(plan) if r.state == "pruned" and r.reason is None}
+    assert pruned and {int(p.parent.name) for p in plan.folder.rglob(CHECKPOINT)} == pruned
+
+
 def test_refused_device_ends_the_study_and_hands_the_trial_back(planned, fake, rows, ears):
     fake.order("0 1 refuse\n")
     plan = planned(2)
@@ -224,6 +233,30 @@ def test_study_of_nothing_but_failures_gives_up(planned, fake, rows, ears):
     with pytest.raises(RunFailedError, match="5 trials failed one after the other, the last: ValueError: no such la"):
         tune(plan, ears())
     assert [r.state for r in rows(plan)] == ["failed"] * 5
+
+
+def test_study_whose_workers_are_all_killed_gives_up_and_leaves_no_checkpoints(planned, fake, rows, ears):
+    fake.order("".join(f"{n} 2 kill-always\n" for n in range(20)))
+    plan = planned(200, unit="epochs")
+    with pytest.raises(RunFailedError, match=r"5 trials failed one after the other, the last: the worker was killed"):
+        tune(plan, ears())
+    assert [(r.state, r.attempts) for r in rows(plan)] == [("failed", 3)] * 5
+    assert not list(plan.folder.rglob(CHECKPOINT))
+
+
+def test_trial_that_failed_is_exit_code_1(planned, fake, tmp_path, words):
+    fake.order("1 1 fail\n")
+    line = words(tmp_path / "results", 3)
+    out, err = (process := fake.start(*line)).communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert (
+        "ferbench: plain_cnn: trials failed: 1; worker.log in the folder of each says more" in err
+        and "best val accuracy" in out
+    )
+    # what has failed before is no failure of this command
+    process = fake.start(*words(tmp_path / "results", 4))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
 
 
 def test_study_that_gives_up_leaves_the_next_its_turn(planned, fake, tmp_path, words):
@@ -452,7 +485,10 @@ def test_audits_at_once_train_a_trial_once(planned, fake, ears, faces):
     line = ("tune", "audit", plan.name, "--data", faces, "--device", "cpu", "--results", plan.store.root)
     audits = [fake.start(*line)]
     fake.wait_until(lambda: len(fake.told()) > before)
-    audits.append(fake.start(*line))
+    audits.append(second := fake.start(*line))
+    # it does the others, and waits for the one that the first is at
+    assert any(f"waiting for trials that other processes are at: {pruned[0]}" in said for said in second.stderr)
+    fake.go()
     for audit in audits:
         _, err = audit.communicate(timeout=120)
         assert audit.returncode == 0, err
@@ -498,12 +534,14 @@ def test_failed_run_of_a_promotion_is_exit_code_1(promote, monkeypatch, capsys):
     assert re.fullmatch("ferbench: plain_cnn-.*: another process is at it\n", capsys.readouterr().err)
 
 
-def test_recipe_is_written_after_the_promotion_is_noted(promote, planned, tmp_path, monkeypatch, capsys):
-    def verdict(record, chosen, plan, *_, **__):
-        ids = [run.id for run in plan.specs]
-        noted = Promotion(trial=1, value=0.5, date="2026-01-01", commit=None, runs=ids[:3], baseline_runs=ids[3:])
-        return promotion.Verdict(noted, 0.5, 0.4)
+def verdict(record, chosen, plan, *_, **__):
+    """As if the runs of a promotion had been trained."""
+    ids = [run.id for run in plan.specs]
+    noted = Promotion(trial=1, value=0.5, date="2026-01-01", commit=None, runs=ids[:3], baseline_runs=ids[3:])
+    return promotion.Verdict(noted, 0.5, 0.4)
 
+
+def test_recipe_is_written_after_the_promotion_is_noted(promote, planned, tmp_path, monkeypatch, capsys):
     def gone(*_):
         raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
 
@@ -511,9 +549,26 @@ def test_recipe_is_written_after_the_promotion_is_noted(promote, planned, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "note_promotion", gone)
         assert promote() == 2 and "--storage: lost" in capsys.readouterr().err
-    assert not (tmp_path / "mine").exists()
+    assert not (tmp_path / "mine" / "plain_cnn.toml").exists()
     assert promote() == 0 and (tmp_path / "mine" / "plain_cnn.toml").is_file()
     assert planned(2).ledger.promotion.is_recipe is True
+
+
+def test_recipe_that_cannot_be_written_is_not_noted_as_written(promote, planned, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "plain_cnn.toml")
+
+    monkeypatch.setattr(promotion, "try_again", verdict)
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "write_recipe", full)
+        assert promote() == 2 and "plain_cnn.toml: No space left" in capsys.readouterr().err
+    assert planned(2).ledger.promotion.is_recipe is False
+    # before anything is trained
+    monkeypatch.setattr(promotion, "try_again", lambda *_, **__: pytest.fail("was trained"))
+    (tmp_path / "mine").rmdir()
+    (tmp_path / "mine").write_text("")
+    assert promote() == 2
+    assert f"--out {tmp_path / 'mine'}: File exists, expected a folder" in capsys.readouterr().err
 
 
 # several processes
@@ -700,6 +755,44 @@ def test_stored_study_without_its_storage_is_never_replaced(planned, fake, ears,
     assert (first.folder / "study.json").read_bytes() == stored
 
 
+def test_two_studies_of_one_name_are_refused_before_either_is_made(study_file, faces, tmp_path):
+    fixed = {"source": faces, "results": tmp_path / "results", "budget": "full", "devices": "cpu"}
+    with pytest.raises(InputError, match="two different studies would be called plain_cnn: --fork numbers them"):
+        plan_studies(f"plain_cnn,{study_file}", **fixed)
+    assert not (tmp_path / "results").exists()
+    assert [p.name for p in plan_studies(f"plain_cnn,{study_file}", fork=True, **fixed)] == ["plain_cnn", "plain_cnn-2"]
+
+
+def test_database_keeps_out_of_the_folder_of_a_journal(planned, tmp_path):
+    """Before anything is stored of the journal's study."""
+    planned(1)
+    database = f"sqlite:///{tmp_path}/shared.db"
+    with pytest.raises(InputError, match=r"study plain_cnn goes on from the journal in .*plain_cnn, .*: --fork starts"):
+        planned(1, storage=database)
+    assert planned(1, storage=database, fork=True).name == "plain_cnn-2"
+
+
+def test_database_of_another_optuna_is_named(planned, tmp_path):
+    database = f"{tmp_path}/old.db"
+    planned(1, storage=f"sqlite:///{database}")
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE version_info SET schema_version = 1")
+    with pytest.raises(InputError, match=r"^--storage sqlite:.*old\.db: .*optuna storage upgrade"):
+        planned(1, storage=f"sqlite:///{database}")
+
+
+def test_study_whose_journal_is_empty_is_told_from_one_that_is_not_there(planned):
+    plan = planned(1)
+    write_study(plan.store, plan.name, plan.ledger)
+    (plan.folder / JOURNAL).write_bytes(b"")
+    with pytest.raises(InputError, match=f"plain_cnn has only its study.json here; {JOURNAL}, .*, holds no study"):
+        ledgers(plan.store, "plain_cnn", None)
+    with pytest.raises(
+        InputError, match=r"no study 'plain_\*' with its storage in .* \(there are: none; ferbench tune"
+    ):
+        ledgers(plan.store, "plain_*", None)
+
+
 def test_limit_of_a_study_stays_until_another_is_given(planned, study_file, faces, tmp_path):
     fixed = {"source": faces, "results": tmp_path / "results", "devices": "cpu"}
 
@@ -720,6 +813,7 @@ def test_limit_of_a_study_stays_until_another_is_given(planned, study_file, face
 def test_stored_study_is_not_replaced_by_another_of_a_database(planned, fake, study_file, tmp_path):
     first = planned(1)
     write_study(first.store, first.name, first.ledger)
+    (first.folder / JOURNAL).unlink()
     study_file.write_text(study_file.read_text().replace("high = 0.1,", "high = 0.2,"))
     database = f"sqlite:///{tmp_path}/shared.db"
     planned(1, storage=database, results=tmp_path / "elsewhere")
@@ -830,7 +924,14 @@ def test_trials_side_by_side_are_on_devices_of_their_own(planned, fake, ears, mo
 
     monkeypatch.setattr(StudyPlan, "job", noted)
     monkeypatch.setattr(StudyPlan, "probes", lambda self: [])
-    tune(plan, ears())
+
+    class Ears(ears):
+        def on_trial_end(self, trial, best):
+            super().on_trial_end(trial, best)
+            if len(self.ends) == 3:
+                fake.go()
+
+    tune(plan, Ears())
     assert begun == {0: "cpu", 1: "cuda:1", 2: "cuda:1", 3: "cuda:1"}
 
 
