@@ -776,7 +776,7 @@ def test_database_of_another_optuna_is_named(planned, tmp_path):
     database = f"{tmp_path}/old.db"
     planned(1, storage=f"sqlite:///{database}")
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE version_info SET schema_version = 1")
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
     with pytest.raises(InputError, match=r"^--storage sqlite:.*old\.db: .*optuna storage upgrade"):
         planned(1, storage=f"sqlite:///{database}")
 
