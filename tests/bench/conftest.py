@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,12 @@ SMALL = {
 @pytest.fixture(scope="session")
 def drawn() -> Dataset:
     return generate(seed=5, train=70, val=35, test=21)
+
+
+@pytest.fixture
+def tests_found_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process started here can import the tests, in whatever folder; last, so that ferbench is the installed one."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
 
 
 @pytest.fixture

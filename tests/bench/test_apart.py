@@ -17,6 +17,8 @@ from ferbench.bench.apart import apart
 from ferbench.errors import RunFailedError
 from ferbench.workers import FORKS
 
+pytestmark = pytest.mark.usefixtures("tests_found_in_processes")
+
 
 class Counter:
     def __init__(self, start: int) -> None:
@@ -89,7 +91,8 @@ def test_error_does_not_wait_for_what_the_process_is_at():
 def test_process_ends_with_its_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import time\n"
+        "import sys, time\n"
+        "sys.path.append(sys.argv[1])\n"
         "from ferbench.bench.apart import apart\n"
         "from tests.bench.test_apart import Counter\n"
         "if __name__ == '__main__':\n"
@@ -97,10 +100,8 @@ def test_process_ends_with_its_parent(tmp_path):
         "        print(ask('where')[0], flush=True)\n"
         "        time.sleep(300)\n"
     )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
-    ) as parent:
+    command = [sys.executable, script, Path(__file__).parents[2]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         assert not has_ended(pid, 0.5)
         parent.kill()

@@ -65,7 +65,7 @@ class Told:
         return os.getpid()
 
 
-def test_each_side_has_a_process_of_its_own(drawn, spec_of, monkeypatch):
+def test_each_side_has_a_process_of_its_own(drawn, spec_of, tests_found_in_processes, monkeypatch):
     for side in ("Ours", "Conventional", "ModelAlone", "Validation"):
         monkeypatch.setattr(training, side, Told)
     with training._sides(spec_of(), drawn, CPU) as sides:
