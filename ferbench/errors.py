@@ -17,6 +17,13 @@ class RunFailedError(RuntimeError):
     """
 
 
+def reason_of(error: BaseException) -> str:
+    """An error as one line."""
+    text = " ".join(str(error).split())
+    ours = isinstance(error, ValueError | RunFailedError)
+    return (text if ours and text else f"{type(error).__name__}: {text}")[:500]
+
+
 def check_utf8(name: str, where: str) -> None:
     """Refuse a file's name that is no text: records and messages are UTF-8.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
-from ferbench.errors import RunFailedError
+from ferbench.errors import reason_of
 from ferbench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -209,10 +209,3 @@ def _data_of(job: Job) -> Dataset:
     from ferbench.data import load
 
     return load(job.source, job.labels, job.spec.data.protocol)
-
-
-def reason_of(error: BaseException) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
-    ours = isinstance(error, ValueError | RunFailedError)
-    return (text if ours and text else f"{type(error).__name__}: {text}")[:500]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferbench.environment import keep_freed_memory, process_age
-from ferbench.errors import InputError, RunFailedError
-from ferbench.worker import reason_of
+from ferbench.errors import InputError, RunFailedError, reason_of
 
 if TYPE_CHECKING:
     from ferbench.plan import Plan

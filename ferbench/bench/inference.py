@@ -16,7 +16,7 @@ import numpy as np
 
 from ferbench.bench.apart import Ask, apart
 from ferbench.environment import peak_resident_bytes
-from ferbench.errors import RunFailedError
+from ferbench.errors import reason_of
 from ferbench.records.bench import BenchRecord, BenchRow, rounded
 from ferbench.records.record import Environment, utc_now
 
@@ -109,9 +109,7 @@ class _Timed:
         try:
             yield
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            killed = isinstance(error, RunFailedError)
-            self._note = reason if killed else f"failed: {type(error).__name__}: {reason}"
+            self._note = f"failed: {reason_of(error)}"
             self._samples, self._engine = {}, None
 
     def row(self) -> BenchRow:

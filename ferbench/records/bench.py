@@ -26,7 +26,7 @@ class BenchRow(Stored):
     @property
     def has_failed(self) -> bool:
         """Whether it was tried and broke, other than what is not installed or not for this device."""
-        return not self.samples and self.note.startswith(("failed", "the process was killed"))
+        return not self.samples and self.note.startswith("failed")
 
 
 class BenchRecord(Stored):

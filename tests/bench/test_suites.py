@@ -113,7 +113,7 @@ def test_command_line_and_records_name_the_same_suites():
 def test_what_is_not_installed_has_not_failed():
     assert not BenchRow(name="onnxruntime", samples={}, note="not installed: onnx").has_failed
     assert not BenchRow(name="eager", samples={"ms at 1": [1.0]}, note="failed once").has_failed
-    assert BenchRow(name="eager", samples={}, note="the process was killed (out of memory?)").has_failed
+    assert BenchRow(name="eager", samples={}, note="failed: the process was killed (out of memory?)").has_failed
 
 
 def test_growth_times_each_size_in_turns(drawn, spec_of, monkeypatch):
