@@ -13,8 +13,9 @@ from ferbench.data.protocol import subset_counts
 from ferbench.errors import InputError
 from ferbench.evaluation.metrics import compute, scores_by_split
 from ferbench.evaluation.predictions import Predictions, softmax
+from ferbench.records.places import PREDICTED_SPLITS
 from ferbench.records.record import RunRecord, derived_record
-from ferbench.records.store import PREDICTED_SPLITS, Store
+from ferbench.records.store import Store
 from ferbench.spec import RunSpec
 from ferbench.training.formulas import Counts, Params, log_prior
 from ferbench.training.imbalance import STRATEGIES

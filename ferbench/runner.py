@@ -23,8 +23,9 @@ from ferbench.evaluation.throughput import BATCH_SIZES, measure_throughput
 from ferbench.models import MODELS, build, head_name
 from ferbench.models.cost import count_cost
 from ferbench.probe import Choice, choose_arithmetic
+from ferbench.records.places import HONEST
 from ferbench.records.record import SHARED, ArithmeticUsed, Cost, Environment, EpochRow, RunRecord, Throughput, utc_now
-from ferbench.records.store import CHECKPOINT, HONEST, Store, weights_digest
+from ferbench.records.store import CHECKPOINT, Store, weights_digest
 from ferbench.training.batches import Batches
 from ferbench.training.checkpoint import Checkpoint
 from ferbench.training.epochs import ValScores, Watcher

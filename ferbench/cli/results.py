@@ -67,7 +67,8 @@ def ensemble(
     """Average the stored probabilities of the runs that val chooses; an entry of the leaderboard of its own."""
     from ferbench.ensemble import make_ensemble
     from ferbench.evaluation.metrics import METRICS
-    from ferbench.records.store import Store, ensemble_place
+    from ferbench.records.places import ensemble_place
+    from ferbench.records.store import Store
     from ferbench.report.comparison import POINTS
 
     store = Store(results)

@@ -18,6 +18,7 @@ from ferbench.evaluation.predictions import Predictions
 from ferbench.records.bench import BenchRecord
 from ferbench.records.ensemble import EnsembleRecord
 from ferbench.records.facts import DataFacts
+from ferbench.records.places import ensemble_place, predicted_splits, run_place
 from ferbench.records.record import RunRecord
 from ferbench.records.stored import from_json
 from ferbench.records.study import StudyRecord
@@ -28,9 +29,6 @@ PlacedT = TypeVar("PlacedT", RunRecord, EnsembleRecord)
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
-PREDICTED_SPLITS = ("val", "test")
-HONEST = "honest"
-"""Predictions on test of the epoch that val would have chosen, beside those of protocol oracle."""
 
 
 class Store:
@@ -266,27 +264,6 @@ def is_outdated(record: RunRecord, source: Callable[[RunSpec], RunRecord | None]
 
 def _text_of(record: RunRecord) -> bytes:
     return (record.model_dump_json(indent=1) + "\n").encode()
-
-
-def predicted_splits(spec: RunSpec) -> tuple[str, ...]:
-    """Of what a run's predictions are stored."""
-    # what is made of an oracle's weights afterwards is of the chosen epoch alone
-    is_oracle = spec.data.protocol == "oracle" and spec.trained == spec
-    return (*PREDICTED_SPLITS, HONEST) if is_oracle else PREDICTED_SPLITS
-
-
-def run_place(spec: RunSpec, run: str = "") -> str:
-    """The folder of a run below that of the results.
-
-    Args:
-        run: the spec's id where it is known, which takes longer to find than all else in the place.
-    """
-    return f"runs/{spec.data.name}/{spec.budget.name}/{run or spec.id}"
-
-
-def ensemble_place(record: EnsembleRecord) -> str:
-    """The folder of an ensemble below that of the results."""
-    return f"ensembles/{record.data.name}/{record.budget.name}/{record.id}"
 
 
 def _in_place(kind: type[PlacedT], path: Path) -> PlacedT:

@@ -16,8 +16,8 @@ from ferbench.errors import InputError
 from ferbench.models import MODELS
 from ferbench.recipe import NO_STRATEGY
 from ferbench.records.ensemble import EnsembleRecord
+from ferbench.records.places import ensemble_place, run_place
 from ferbench.records.record import Cost, RunRecord
-from ferbench.records.store import ensemble_place, run_place
 from ferbench.variants import UNNAMED, variant_label
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from ferbench.errors import InputError
 from ferbench.evaluation.metrics import Scores, scores_by_split
 from ferbench.evaluation.predictions import Predictions, average, same_images
 from ferbench.records.ensemble import EnsembleRecord
+from ferbench.records.places import PREDICTED_SPLITS, ensemble_place, predicted_splits
 from ferbench.records.record import RunRecord
-from ferbench.records.store import PREDICTED_SPLITS, Store, ensemble_place, predicted_splits
+from ferbench.records.store import Store
 from ferbench.spec import DataKey
 
 TOLERANCE = 1e-9

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ferbench.records.store import PREDICTED_SPLITS, Store
+from ferbench.records.places import PREDICTED_SPLITS
+from ferbench.records.store import Store
 from ferbench.report import check
 from ferbench.report.rescore import rescore
 
