@@ -29,8 +29,10 @@ def run_suite(
     source: str | None,
     results: Path,
     device: str,
-) -> Iterator[tuple[BenchRecord, Path]]:
-    """Each of a suite's records with its file, as soon as it is measured; arguments as in `ferbench bench --help`.
+) -> Iterator[tuple[BenchRecord, Path | None]]:
+    """Each of a suite's records, as soon as it is measured, with its file; arguments as in `ferbench bench --help`.
+
+    No file: it was not stored, as something in it failed and nothing in the older one that it would replace.
 
     Raises:
         InputError: anything is unknown or does not fit.

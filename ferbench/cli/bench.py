@@ -63,7 +63,7 @@ def bench(
             device=device,
         ):
             show_bench(record)
-            print(path)
+            print(path or "not stored: something failed, and nothing in the older one that it would replace")
             broken += [f"{record.subject}: {row.name} {row.note}" for row in record.rows if row.has_failed]
     except (KeyboardInterrupt, Interrupted) as stop:
         code = stop.exit_code if isinstance(stop, Interrupted) else 130

@@ -30,7 +30,7 @@ class BenchRow(Stored):
 
 
 class BenchRecord(Stored):
-    """One benchmark of one subject on one machine; a newer one takes its place."""
+    """One benchmark of one subject on one machine; a newer one takes its place, see `Store.write_bench`."""
 
     schema_version: Literal[1] = BENCH_VERSION
     suite: Suite
@@ -48,6 +48,11 @@ class BenchRecord(Stored):
         """Machine, suite and subject, fit for a path: `amd-epyc-2-cores/training-plain_cnn`."""
         machine = re.sub(r"[^a-z0-9]+", "-", self.environment.device.lower()).strip("-")
         return f"{machine}/{self.suite}-{re.sub(r'[^A-Za-z0-9_.]+', '_', self.subject).strip('_')}"
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything in it has."""
+        return any(row.has_failed for row in self.rows)
 
     def row(self, name: str) -> BenchRow | None:
         """The row of that name, if it is there."""

@@ -87,9 +87,14 @@ class Store:
         """
         return [_read(BenchRecord, p) for p in sorted(self.root.glob("bench/*/*.json"))]
 
-    def write_bench(self, record: BenchRecord) -> Path:
-        """The file of a speed benchmark, now stored in place of an older one of the same machine, suite and subject."""
+    def write_bench(self, record: BenchRecord) -> Path | None:
+        """The file of a speed benchmark, now stored in place of an older one of the same machine, suite and subject.
+
+        None: something failed in this one and nothing in the older one, which stays.
+        """
         path = self.root / "bench" / f"{record.id}.json"
+        if record.has_failed and path.is_file() and not _read(BenchRecord, path).has_failed:
+            return None
         self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
         return path
 

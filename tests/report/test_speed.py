@@ -126,6 +126,16 @@ def test_stored_and_published(training, tmp_path):
         store.benches()
 
 
+def test_what_failed_takes_no_place_of_what_did_not(training, tmp_path):
+    store = Store(tmp_path)
+    first, *rest = training.rows
+    failed = training.model_copy(update={"rows": [BenchRow(name=first.name, samples={}, note="failed: full"), *rest]})
+    assert store.write_bench(failed) and store.write_bench(failed)
+    assert store.write_bench(training)
+    assert store.write_bench(failed) is None
+    assert store.benches() == [training]
+
+
 def test_a_name_from_timm_is_fit_for_a_path(training):
     assert training.model_copy(update={"subject": "timm:a/b.c"}).id == "a-cpu/training-timm_a_b.c"
 
