@@ -35,9 +35,10 @@ def apart(make: Callable[..., object], *arguments: object, context: BaseContext 
         RunFailedError: the process was killed; `Ask` raises it too.
     """
     with ProcessPoolExecutor(1, context or _with_torch(), _belong_to_parent) as pool:
-        # made before the block, whose first times would else be those of a busy machine
-        pid = _answer(pool, _make, make, arguments)
+        pid = _answer(pool, os.getpid)
         try:
+            # before the block, whose first times would else be those of a busy machine
+            _answer(pool, _make, make, arguments)
             yield lambda method, *words: _answer(pool, _ask, method, words)
         except BaseException:
             # nobody waits for what it is at
@@ -83,12 +84,11 @@ def _end(pid: int) -> None:
             os.kill(pid, signal.SIGTERM)
 
 
-def _make(make: Callable[..., object], arguments: tuple[object, ...]) -> int:
+def _make(make: Callable[..., object], arguments: tuple[object, ...]) -> None:
     global _object
     # a loader's own processes start as they do by default, not as this one did
     set_start_method(None, force=True)
     _object = make(*arguments)
-    return os.getpid()
 
 
 def _ask(method: str, arguments: tuple[object, ...]) -> Any:

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from functools import partial
 from multiprocessing import get_context, get_start_method
 from pathlib import Path
 
@@ -34,11 +34,21 @@ class Counter:
     def starts(self) -> str:
         return get_start_method()
 
-    def rest(self, seconds: float) -> None:
-        time.sleep(seconds)
-
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Long:
+    """Takes a minute to make, or to use, and has the user's Ctrl-C pressed meanwhile."""
+
+    def __init__(self, user: int, *, is_made_long: bool) -> None:
+        self._user = user
+        if is_made_long:
+            self.use()
+
+    def use(self) -> None:
+        os.kill(self._user, signal.SIGINT)
+        time.sleep(60)
 
 
 def has_ended(pid: int, seconds: float = 20.0) -> bool:
@@ -79,15 +89,14 @@ def test_what_goes_wrong_there_is_raised_here():
                 ask("die")
 
 
-def test_error_does_not_wait_for_what_the_process_is_at():
+@pytest.mark.parametrize("is_made_long", [True, False])
+def test_interrupt_does_not_wait_for_what_the_process_is_at(is_made_long):
     start = time.monotonic()
     # what is started in the background may ignore Ctrl-C
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), apart(Counter, 0) as ask:
-            main = threading.main_thread().ident
-            threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT]).start()
-            ask("rest", 60)
+        with pytest.raises(KeyboardInterrupt), apart(partial(Long, is_made_long=is_made_long), os.getpid()) as ask:
+            ask("use")
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 50
