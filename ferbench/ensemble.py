@@ -86,7 +86,9 @@ def _candidates(store: Store, wanted: str, track: dict[str, str | None]) -> list
     enough = {key: runs for key, runs in tracks.items() if len(runs) > 1}
     if not enough:
         found = sum(map(len, tracks.values()))
-        raise InputError(f"--from {wanted!r}: {found} finished runs fit, at least 2 on the same data are needed")
+        options = {"data": "data-name"}
+        asked = "".join(f" --{options.get(part, part)} {name!r}" for part, name in track.items() if name is not None)
+        raise InputError(f"--from {wanted!r}{asked}: {found} finished runs fit, at least 2 of one track are needed")
     return enough[min(enough, key=track_order)]
 
 

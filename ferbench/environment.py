@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ferbench._commit import COMMIT_FILE, commit_of
 from ferbench._version import VERSION
 from ferbench.errors import InputError
 
@@ -84,7 +84,8 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(found if name == "auto" else name)
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
+            n = torch.cuda.device_count()
+            raise InputError(f"--device {name}: this machine has {n} GPUs that torch can use (auto takes what is here)")
         # other products too, so that there is one fp32, and the matrix rate is that of what convolutions do
         torch.set_float32_matmul_precision("high")
     return device
@@ -226,19 +227,7 @@ def process_age() -> float:
 
 
 def source_commit() -> str | None:
-    """The commit of the clone that the package runs from, "+dirty" behind it if code or inputs changed since."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = _git(root, "rev-parse", "--short=12", "HEAD").strip()
-        dirty = _git(root, "status", "--porcelain", "--", "ferbench", "baselines").strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head + ("+dirty" if dirty else "")
-
-
-def _git(root: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
-    ).stdout
+    """The commit of the clone that the package runs from or was built in, as `_commit.commit_of` has it."""
+    here = Path(__file__).resolve()
+    noted = here.with_name(COMMIT_FILE)
+    return noted.read_text(encoding="utf-8") if noted.is_file() else commit_of(here.parents[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -262,8 +263,13 @@ def _without_weights(name: str, paper: Paper, init: str | None) -> tuple[dict[st
 
 def _recipes(word: str) -> list[str]:
     # a shipped recipe that is not a model's own; timm.toml needs a network's name
-    other = word in recipe_names() and word not in models.MODELS.names and word != "timm"
-    return [word] if word.endswith(".toml") or other else [row.name for row in models.select(word)]
+    others = [name for name in recipe_names() if name not in (*models.MODELS.names, "timm")]
+    if word.endswith(".toml") or word in others:
+        return [word]
+    near = difflib.get_close_matches(word, [*models.MODELS.names, *others], n=1)
+    if near and near[0] in others and not set(word) & set("*?["):
+        raise InputError(f"unknown model or recipe {word!r} (did you mean {near[0]}?)")
+    return [row.name for row in models.select(word)]
 
 
 def check_overrides(overrides: dict[str, Any], budget: Budget) -> None:

@@ -40,6 +40,14 @@ def test_list(ferbench, kind, expected):
         (["run", "--models", "vgg"], "unknown model 'vgg' (did you mean vgg16"),
         (["run", "--models", "xyz*"], "no model matches 'xyz*'"),
         (["run", "--models", "timm:"], "unknown model 'timm:'"),
+        (
+            ["run", "--models", "plain_cnn_fst"],
+            "unknown model or recipe 'plain_cnn_fst' (did you mean plain_cnn_fast?)",
+        ),
+        (
+            ["run", "--recipe", "papers/inside"],
+            "unknown model or recipe 'papers/inside' (did you mean papers/insideout?)",
+        ),
         (["run", "--imbalance", "focall"], "unknown strategy 'focall' (did you mean focal"),
         (["run", "--seeds", "one"], "--seeds 'one': expected whole numbers"),
         (["run", "--seeds", "-1"], "seed -1 is out of range"),

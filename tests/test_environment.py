@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +191,30 @@ def test_commit_is_named_and_marked_when_code_or_inputs_changed(clone):
     git(clone, "checkout", "-q", "baselines")
     (clone / "ferbench" / "new.txt").write_text("2")
     assert environment.source_commit() == head + "+dirty"
+
+
+def test_commit_of_a_built_package_is_that_of_its_clone(clone):
+    (clone / "ferbench" / environment.COMMIT_FILE).write_text("0123456789ab")
+    assert environment.source_commit() == "0123456789ab"
+
+
+def test_build_notes_the_commit(clone, tmp_path):
+    pytest.importorskip("setuptools")
+    root = Path(__file__).parents[1]
+    for name in ("setup.py", "ferbench/_commit.py"):
+        (clone / name).write_bytes((root / name).read_bytes())
+    (clone / "pyproject.toml").write_text(
+        '[project]\nname = "ferbench"\nversion = "1"\n[tool.setuptools]\npackages = ["ferbench"]\n'
+    )
+    git(clone, "init", "-q")
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "first")
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "built")]
+    subprocess.run(build, cwd=clone, check=True, capture_output=True)
+    noted = tmp_path / "built" / "ferbench" / environment.COMMIT_FILE
+    assert noted.read_text() == git(clone, "rev-parse", "HEAD")[:12]
+    subprocess.run(build, cwd=clone, check=True, capture_output=True, env={**os.environ, "PATH": ""})
+    assert not noted.exists(), "nothing that an earlier build noted"
 
 
 def test_commit_is_unknown_without_git(clone, monkeypatch):

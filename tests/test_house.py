@@ -14,8 +14,9 @@ import ferbench
 PACKAGE = Path(ferbench.__file__).parent
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 
-BASE = {"_version", "errors", "toml"}
+BASE = {"_commit", "_version", "errors", "toml"}
 MAY_IMPORT = {
+    "_commit": set(),
     "_version": set(),
     "errors": set(),
     "toml": {"errors"},

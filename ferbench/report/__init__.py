@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from ferbench.errors import InputError
 from ferbench.records.record import RunRecord
 from ferbench.records.store import Store
 from ferbench.records.study import StudyRecord
@@ -18,7 +19,7 @@ from ferbench.report.evidence import weigh_all
 from ferbench.report.figures import drawings
 from ferbench.report.frame import csv
 from ferbench.report.leaderboard import Leaderboard, build
-from ferbench.report.markdown import render
+from ferbench.report.markdown import MADE_BY, render
 from ferbench.report.study_figures import draw_studies, study_drawings
 from ferbench.report.together import done_together
 
@@ -45,7 +46,13 @@ def write(store: Store) -> list[Path]:
     """The paths of the report's files, now written.
 
     Figures of entries that are gone stay where they are; README.md does not link them.
+
+    Raises:
+        InputError: a record cannot be read, or a README.md is there that is no report.
     """
+    readme = store.root / "README.md"
+    if MADE_BY.encode() not in (_stored(readme) or MADE_BY.encode()):
+        raise InputError(f"{readme} is not from `ferbench report`: move it, or name a folder of results (--results)")
     records, found = store.records(), store.studies()
     board = weigh_all(build(records, store.ensembles()), store)
     return _written(store, partial(_texts, board, found, store, records), _drawings(board, found, records))

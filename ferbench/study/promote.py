@@ -122,7 +122,9 @@ def recipe_folder(record: StudyRecord, out: Path | None) -> Path:
         return out
     baselines, spec = shipped("baselines"), record.spec
     if "site-packages" in baselines.parts or not (baselines.parent / "pyproject.toml").is_file():
-        raise InputError("the recipes of an installed ferbench are not to be changed: --out DIR")
+        raise InputError(
+            "--out DIR: the recipes of an installed ferbench are not to be changed (pip install -e . in a clone)"
+        )
     if spec.budget.name != "full" or spec.baseline != load_recipe(spec.model):
         raise InputError(
             f"study {record.name} is not of full runs of the recipe as it stands (budget {spec.budget.name} "

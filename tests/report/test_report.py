@@ -117,6 +117,14 @@ def test_classes_may_have_any_name(tmp_path, runs):
     assert check(store) == []
 
 
+def test_readme_of_another_is_never_replaced(tmp_path):
+    (tmp_path / "README.md").write_text("# My thesis\n")
+    with pytest.raises(InputError, match=r"README.md is not from `ferbench report`: move it"):
+        write(Store(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "# My thesis\n"
+
+
 def test_no_results_folder(tmp_path):
     with pytest.raises(InputError, match="no results folder"):
         write(Store(tmp_path / "absent"))
