@@ -145,9 +145,10 @@ def _verdict(label: str, record: RunRecord | None) -> str:
     if record.status == "failed" or record.cost is None:
         return f"✗ {label}: {record.reason}"
     val, test = (record.scores[s].values for s in ("val", "test"))
+    both = "" if record.spec.source == record.spec else " with the run it starts from"
     return (
         f"✓ {label}: val {val['accuracy']:.2%}, test {test['accuracy']:.2%} "
-        f"(macro-F1 {test['macro_f1']:.3f}), epoch {record.best_epoch}, {record.cost.total_seconds:,.0f} s"
+        f"(macro-F1 {test['macro_f1']:.3f}), epoch {record.best_epoch}, {record.cost.total_seconds:,.0f} s{both}"
     )
 
 

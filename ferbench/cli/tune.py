@@ -281,6 +281,7 @@ def promote(
         record = read_study(name, ledger)
     chosen, folder = promotion.trial_to_promote(record, trial), promotion.recipe_folder(record, out)
     plan = promotion.plan_runs(record, chosen, fresh, source=data, labels=labels, store=store, device=device)
+    say(f"{name}: trial {chosen.number} on seeds {', '.join(map(str, fresh))}, then the baseline")
     try:
         with Progress(len(plan.missing())) as bars:
             verdict = promotion.try_again(

@@ -26,10 +26,10 @@ _NUMBERS = {
 
 
 def show(board: Leaderboard) -> None:
-    """Print a table for each track on standard output, and its failed runs."""
+    """Print a table for each track of the runs of one command on standard output, and those that failed."""
     for track in board.tracks:
         if track.entries:
-            print(track.title, "", *_lines(track), "", sep="\n")
+            print(f"{track.title}: this command's runs", "", *_lines(track), "", sep="\n")
         if track.data.protocol == "oracle":
             print("Not results: the epoch was chosen on test itself. By how many points that flatters:")
             for i in inflations(track):

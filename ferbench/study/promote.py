@@ -23,6 +23,8 @@ from ferbench.study.plan import check_data
 from ferbench.study.space import Space
 from ferbench.toml import flat_fields, shipped
 
+TUNED = "# Tuned, see [provenance]: comments below are on the values from before.\n"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -176,4 +178,5 @@ def _recipe_text(record: StudyRecord, promotion: Promotion, recipe: Recipe) -> s
         "date": promotion.date,
         "commit": promotion.commit or "unknown",
     }
-    return tomlkit.dumps(document)
+    text = tomlkit.dumps(document)
+    return text if text.startswith(TUNED) else TUNED + text

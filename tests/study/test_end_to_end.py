@@ -11,6 +11,7 @@ import pytest
 from ferbench.inputs import load_recipe
 from ferbench.models import MAIN_MODELS
 from ferbench.records.store import Store
+from ferbench.study.promote import TUNED
 from ferbench.toml import flat_fields
 
 # on the command line, so that one `tune` after another goes on with the same studies
@@ -53,7 +54,10 @@ def test_all_five_spaces(ferbench, faces, tmp_path):
         "tune", "promote", "plain_cnn", "--data", faces, "--trial", "1", "--seeds", "5,5", "--out", "mine", "--force"
     )
     assert promoted.returncode == 0, promoted.stderr
-    table = tomllib.loads((tmp_path / "mine" / "plain_cnn.toml").read_text())
+    assert "plain_cnn: trial 1 on seeds 5, then the baseline" in promoted.stderr
+    text = (tmp_path / "mine" / "plain_cnn.toml").read_text()
+    assert text.startswith(TUNED)
+    table = tomllib.loads(text)
     assert table["provenance"]["study"] == "plain_cnn" and table["provenance"]["trial"] == 1
     # a recipe that trains as the trial did, --set and all
     (trial,) = (t for t in store.studies()[2].trials if t.number == 1)
