@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -93,8 +93,10 @@ class Store:
         None: something failed in this one and nothing in the older one, which stays.
         """
         path = self.root / "bench" / f"{record.id}.json"
-        if record.has_failed and path.is_file() and not _read(BenchRecord, path).has_failed:
-            return None
+        # one that cannot be read is nothing to keep
+        with suppress(InputError):
+            if record.has_failed and path.is_file() and not _read(BenchRecord, path).has_failed:
+                return None
         self.write(path, (record.model_dump_json(indent=1) + "\n").encode())
         return path
 

@@ -133,6 +133,7 @@ def test_no_results_folder(tmp_path):
 def test_terminal_shows_every_model_and_failure(capsys, records, make_failure):
     show(build([*records, make_failure("[red]gave up", strategy="focal")]))
     shown = capsys.readouterr().out
+    assert shown.partition("\n")[0].endswith(": this command's runs")
     assert all(word in shown for word in ("ResNet-18", "VGG16-BN", "Plain CNN", "90.00 ± 14.14", "[red]gave up"))
 
 

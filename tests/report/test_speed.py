@@ -131,9 +131,11 @@ def test_what_failed_takes_no_place_of_what_did_not(training, tmp_path):
     first, *rest = training.rows
     failed = training.model_copy(update={"rows": [BenchRow(name=first.name, samples={}, note="failed: full"), *rest]})
     assert store.write_bench(failed) and store.write_bench(failed)
-    assert store.write_bench(training)
+    path = store.write_bench(training)
     assert store.write_bench(failed) is None
     assert store.benches() == [training]
+    path.write_text("torn", encoding="utf-8")
+    assert store.write_bench(failed) == path
 
 
 def test_a_name_from_timm_is_fit_for_a_path(training):
